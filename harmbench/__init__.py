@@ -1,0 +1,44 @@
+"""harmbench: benchmark and evaluation of methods that harmonize multi-site brain MRI.
+
+The names a plug-in author needs are importable from here; each is loaded on first use, so that
+``import harmbench`` (and ``harmbench --help``) stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Cohort": "harmbench.cohort",
+    "Dataset": "harmbench.dataset",
+    "DatasetInfo": "harmbench.dataset",
+    "HarmbenchError": "harmbench.errors",
+    "ApplyContext": "harmbench.method",
+    "FitContext": "harmbench.method",
+    "Harmonizer": "harmbench.method",
+    "MethodInfo": "harmbench.method",
+    "MetricInputs": "harmbench.metric",
+    "MetricResult": "harmbench.metric",
+    "metric": "harmbench.metric",
+}
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from harmbench.cohort import Cohort
+    from harmbench.dataset import Dataset, DatasetInfo
+    from harmbench.errors import HarmbenchError
+    from harmbench.method import ApplyContext, FitContext, Harmonizer, MethodInfo
+    from harmbench.metric import MetricInputs, MetricResult, metric
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'harmbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

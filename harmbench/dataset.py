@@ -1,0 +1,97 @@
+"""The plug-in contract of a data set: where a cohort comes from, and what truth it has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmbench.cohort import Cohort, RowKey
+from harmbench.progress import Progress
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a data set says about itself.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    label : str
+        Name in tables and figures.
+    summary : str
+        One sentence: what it holds.
+    license : str
+        Under which terms.
+    doi : str
+        Its source, ``""`` where there is none.
+    has_truth : bool
+        Whether `Dataset.truth` answers.
+    """
+
+    name: str
+    label: str
+    summary: str
+    license: str = ""
+    doi: str = ""
+    has_truth: bool = False
+
+
+class Dataset(ABC):
+    """Base of every data set. Knobs are the constructor's keyword arguments."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Arguments that the presets ``smoke``, ``standard`` and ``paper`` set, below the user's own."""
+
+    @property
+    @abstractmethod
+    def info(self) -> DatasetInfo:
+        """What this data set says about itself."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Name of exactly these data: a hash of version and knobs, or of the files' bytes.
+
+        Never of computed pixels, whose last bits differ between machines.
+        """
+
+    @property
+    def reference_site(self) -> str | None:
+        """The site that the data set declares as its reference, or None."""
+        return None
+
+    @abstractmethod
+    def load(self, progress: Progress | None = None) -> Cohort:
+        """Return the whole cohort; the same rows in the same order at every call."""
+
+    def truth(
+        self, site: str, keys: Sequence[RowKey], clean: bool = False, draw: int = 0
+    ) -> NDArray[np.float32]:
+        """Return the named scans as they would be at `site`, where a simulator knows.
+
+        Parameters
+        ----------
+        site : str
+            Where the subjects are scanned.
+        keys : sequence of RowKey
+            Rows of the cohort.
+        clean : bool
+            Without noise and without the drift of the single scan.
+        draw : int
+            Which independent noisy rescan; metrics compare with 0, the oracle returns 1.
+
+        Returns
+        -------
+        ndarray of float32, shape (len(keys), *shape)
+        """
+        raise NotImplementedError(f"{self.info.name} has no truth")
+
+    def repeats(self) -> list[tuple[RowKey, RowKey]]:
+        """Return pairs of rows that are scans of one participant, at one site or at two."""
+        return []

@@ -1,0 +1,110 @@
+"""Names to plug-ins: entry points of installed packages, or ``file.py:Name``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from harmbench.errors import HarmbenchError, unknown
+
+Kind = Literal["method", "metric", "dataset"]
+
+
+@cache
+def _entries(kind: Kind) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=f"harmbench.{kind}s")}
+
+
+def names(kind: Kind) -> list[str]:
+    """Return all registered names of a kind, sorted, without importing any of them."""
+    return sorted(_entries(kind))
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Return the plug-in called `name`.
+
+    Parameters
+    ----------
+    kind : {"method", "metric", "dataset"}
+        Methods and data sets are classes or factories, metrics are `harmbench.metric.Metric`.
+    name : str
+        A registered name, or ``file.py:Name`` for an object in a file.
+
+    Raises
+    ------
+    HarmbenchError
+        For an unknown name (with the nearest), a missing file or object, or a broken package.
+    """
+    check_name(kind, name)
+    if _is_file(name):
+        return _load_from_file(name)
+    entry = _entries(kind)[name]
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise HarmbenchError(f"{kind} '{name}' ({entry.value}) does not load: {error}") from error
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Raise the error of an unknown name at once, without importing anything heavy."""
+    if _is_file(name):
+        path = Path(name.rpartition(":")[0])
+        if not path.is_file():
+            raise HarmbenchError(f"{kind} '{name}': there is no file {path}")
+    elif name not in _entries(kind):
+        raise unknown(kind, name, names(kind))
+
+
+def code_id(kind: Kind, name: str) -> str:
+    """Return a hash of the sources a plug-in comes from: its file, or its package's .py files."""
+    if _is_file(name):
+        return _hash_files([Path(name.rpartition(":")[0])])
+    package = _entries(kind)[name].module.partition(".")[0]
+    return _package_id(package)
+
+
+@cache
+def _package_id(package: str) -> str:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise HarmbenchError(f"package '{package}' has no sources to identify it by")
+    origin = Path(spec.origin)
+    found = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+    return _hash_files(found)
+
+
+def _hash_files(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _is_file(name: str) -> bool:
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def _load_from_file(name: str) -> Any:
+    path_text, _, attribute = name.rpartition(":")
+    path = Path(path_text).resolve()
+    module_name = f"harmbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise HarmbenchError(f"{path} does not load: {error!r}") from error
+    module = sys.modules[module_name]
+    if not hasattr(module, attribute):
+        public = [n for n in vars(module) if not n.startswith("_")]
+        raise unknown(f"name in {path.name}", attribute, public)
+    return getattr(module, attribute)
