@@ -24,7 +24,20 @@ _HOMES = {
     "MetricResult": "harmbench.metric",
     "metric": "harmbench.metric",
 }
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [
+    "ApplyContext",
+    "Cohort",
+    "Dataset",
+    "DatasetInfo",
+    "FitContext",
+    "HarmbenchError",
+    "Harmonizer",
+    "MethodInfo",
+    "MetricInputs",
+    "MetricResult",
+    "__version__",
+    "metric",
+]
 
 if TYPE_CHECKING:
     from harmbench.cohort import Cohort

@@ -1,4 +1,4 @@
-"""The cohort: images of many scans with their participants table, the one thing all stages share."""
+"""The cohort: images of many scans with their participants table, shared by all stages."""
 
 from __future__ import annotations
 

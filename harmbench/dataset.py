@@ -46,7 +46,7 @@ class Dataset(ABC):
     """Base of every data set. Knobs are the constructor's keyword arguments."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Arguments that the presets ``smoke``, ``standard`` and ``paper`` set, below the user's own."""
+    """Arguments set by the presets ``smoke``, ``standard`` and ``paper``; the user's own win."""
 
     @property
     @abstractmethod

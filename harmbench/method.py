@@ -97,7 +97,7 @@ class ApplyContext:
 
 @dataclass(frozen=True)
 class FitContext(ApplyContext):
-    """What fitting may use besides the images: all of `ApplyContext`, and:
+    """What fitting may use besides the images: all of `ApplyContext` and what stands here.
 
     Attributes
     ----------
@@ -123,7 +123,7 @@ class Harmonizer(ABC):
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Arguments that the presets ``smoke``, ``standard`` and ``paper`` set, below the user's own."""
+    """Arguments set by the presets ``smoke``, ``standard`` and ``paper``; the user's own win."""
 
     @property
     @abstractmethod

@@ -135,9 +135,9 @@ class MetricResult:
 class MetricInputs:
     """What a metric is given: the products it declared, by name, and the reference site.
 
-    An image product (``harmonized.test``, ``raw.probe``, ``truth.test``, ...) is a `Cohort` with the
-    full participants table; any other is a mapping of names to arrays, described beside the function
-    that makes it. A product that was only wanted and cannot be had is absent.
+    An image product (``harmonized.test``, ``raw.probe``, ``truth.test``, ...) is a `Cohort` with
+    the full participants table; any other is a mapping of names to arrays, described beside the
+    function that makes it. A product that was only wanted and cannot be had is absent.
     """
 
     products: Mapping[str, Any]
@@ -175,6 +175,7 @@ class Metric:
     compute: Compute
 
     def __call__(self, inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
+        """Compute the metric."""
         return self.compute(inputs, rng)
 
 

@@ -48,7 +48,7 @@ Make = Callable[[MetricInputs, ProductContext], dict[str, NDArray]]
 
 
 class ProductUnavailable(Exception):
-    """This product cannot be had here, with the reason; metrics that need it become skipped rows."""
+    """Why a product cannot be had here; metrics that need it become skipped rows."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What was learned, on disk: safetensors for arrays, JSON for the rest. Nothing is ever unpickled."""
+"""What was learned, on disk: safetensors for arrays, JSON for the rest; nothing unpickled."""
 
 from __future__ import annotations
 
