@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,10 @@ class Dataset(ABC):
     def reference_site(self) -> str | None:
         """The site that the data set declares as its reference, or None."""
         return None
+
+    def with_data_seed(self, seed: int) -> Self:
+        """Return the data set with other subjects drawn; files hold no others, only the split."""
+        return self
 
     @abstractmethod
     def load(self, progress: Progress | None = None) -> Cohort:

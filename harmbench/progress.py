@@ -1,14 +1,21 @@
-"""What a long piece of work tells the person who waits: one small interface, shown by the shell.
+"""What a long piece of work tells the person who waits: one small interface and its three looks.
 
-Methods and metrics call `Progress.task`; the command line decides how it looks (live bars on a
-terminal, plain lines elsewhere, nothing with ``--quiet``).
+Methods and metrics call `Progress.task`; the command line decides how it looks: live bars on a
+terminal (`BarProgress`), plain lines elsewhere (`LineProgress`), nothing with ``--quiet``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+SECONDS_BETWEEN_LINES = 15.0
 
 
 class Task(Protocol):
@@ -29,7 +36,130 @@ class Progress:
     def message(self, text: str) -> None:
         """Say one line."""
 
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
 
 class _SilentTask:
     def advance(self, amount: float = 1.0, note: str = "") -> None:
         """Count nothing."""
+
+
+class LineProgress(Progress):
+    """Plain lines, for logs and pipes: one when an outer step is done, and a sign of life.
+
+    Parameters
+    ----------
+    say : callable
+        Prints one line.
+    clock : callable
+        Seconds, for tests.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say = say
+        self._clock = clock
+        self._depth = 0
+        self._last = clock()
+
+    @contextmanager
+    def task(self, description: str, total: float) -> Iterator[Task]:
+        """Open a task; its lines come at every step of the outermost, else now and then."""
+        self._depth += 1
+        try:
+            yield _LineTask(self, description, total, outermost=self._depth == 1)
+        finally:
+            self._depth -= 1
+
+    def message(self, text: str) -> None:
+        """Say one line."""
+        self._last = self._clock()
+        self._say(text)
+
+
+class _LineTask:
+    def __init__(
+        self, progress: LineProgress, description: str, total: float, outermost: bool
+    ) -> None:
+        self._progress = progress
+        self._description = description
+        self._total = total
+        self._outermost = outermost
+        self._done = 0.0
+        self._start = progress._clock()
+
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        self._done += amount
+        now = self._progress._clock()
+        if self._outermost or now - self._progress._last >= SECONDS_BETWEEN_LINES:
+            share = min(self._done / self._total, 1.0) if self._total else 1.0
+            left = (now - self._start) * (1 - share) / share if share else 0.0
+            tail = f", {note}" if note else ""
+            self._progress.message(
+                f"{self._description}: {self._done:g}/{self._total:g}{tail}, {_minutes(left)} left"
+            )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class BarProgress(Progress):
+    """Live bars with the time left: the whole run on top, the step under way below it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as RichProgress
+
+        self._bars: RichProgress = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+
+    @contextmanager
+    def task(self, description: str, total: float) -> Iterator[Task]:
+        """Open a bar; it goes when the work is done."""
+        bar = self._bars.add_task(description, total=total, note="")
+        try:
+            yield _BarTask(self._bars, bar)
+        finally:
+            self._bars.remove_task(bar)
+
+    def message(self, text: str) -> None:
+        """Say one line above the bars."""
+        self._bars.console.print(text, highlight=False, markup=False)
+
+    def __enter__(self) -> BarProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+
+class _BarTask:
+    def __init__(self, bars: RichProgress, bar: TaskID) -> None:
+        self._bars = bars
+        self._bar = bar
+
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        self._bars.update(self._bar, advance=amount, note=note)

@@ -64,12 +64,19 @@ def code_id(kind: Kind, name: str) -> str:
     """Return a hash of the sources a plug-in comes from: its file, or its package's .py files."""
     if _is_file(name):
         return _hash_files([Path(name.rpartition(":")[0])])
-    package = _entries(kind)[name].module.partition(".")[0]
-    return _package_id(package)
+    module = _entries(kind)[name].module
+    return package_id(module.rpartition(".")[0] or module)
 
 
 @cache
-def _package_id(package: str) -> str:
+def package_id(package: str) -> str:
+    """Return a hash of a package's (or a module's) sources.
+
+    Raises
+    ------
+    HarmbenchError
+        Where it has none.
+    """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise HarmbenchError(f"package '{package}' has no sources to identify it by")

@@ -1,0 +1,196 @@
+"""The commands and what their options mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harmbench.cli.variadic import VariadicCommand
+
+app = typer.Typer(
+    name="harmbench",
+    help="Benchmark of methods that harmonize multi-site brain MRI. Not for diagnosis.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+
+Names = list[str]
+
+
+@app.command(cls=VariadicCommand)
+def run(
+    methods: Annotated[
+        Names | None,
+        typer.Option(
+            help="Methods to judge, separated by spaces: names from `harmbench methods`, or "
+            "file.py:Class.",
+            metavar="NAME...",
+        ),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A data set's name (see `harmbench datasets`), a BIDS folder, or an .npz file.",
+            metavar="NAME|FOLDER|FILE",
+        ),
+    ] = "phantom",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the results; an earlier run of the same data in it is extended. "
+            "Default: results/<data>-<preset>.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Sizes and budgets: smoke (a minute), standard, paper (for a GPU).",
+            metavar="smoke|standard|paper",
+        ),
+    ] = "standard",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="Which metrics: five (the paper's), core (and truth, leakage, mixing), full.",
+            metavar="five|core|full",
+        ),
+    ] = "core",
+    metrics: Annotated[
+        Names | None,
+        typer.Option(
+            help="Only these metrics: names from `harmbench metrics`, or file.py:name.",
+            metavar="NAME...",
+        ),
+    ] = None,
+    controls: Annotated[
+        Names | None,
+        typer.Option(
+            help="Controls to show beside the methods: all, none, or names. "
+            "Default: identity, shuffle and, where there is a truth, oracle.",
+            metavar="all|none|NAME...",
+        ),
+    ] = None,
+    reference_site: Annotated[
+        str | None,
+        typer.Option(
+            help="Site to harmonize to. Default: the data set's own, else the site with most "
+            "subjects.",
+            metavar="SITE",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many method seeds.")] = 1,
+    data_seed: Annotated[
+        int, typer.Option(min=0, help="Another split, and of the phantom another cohort.")
+    ] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to train, such as cpu or cuda.")] = "cpu",
+    inception_weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of pytorch-fid's Inception weights, for machines without a network.",
+            metavar="FILE",
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Judge methods on one protocol: fit, harmonize, score, and write a report.
+
+    Run it again with other methods or metrics on the same folder, and only those are added; a run
+    that was stopped goes on where it was.
+    """
+    from harmbench.cli.run import run_and_report
+
+    settings = {
+        "methods": methods or (),
+        "data": data,
+        "preset": preset,
+        "protocol": protocol,
+        "metrics": metrics or (),
+        "controls": controls or (),
+        "reference_site": reference_site,
+        "seeds": seeds,
+        "data_seed": data_seed,
+        "threads": threads,
+        "device": device,
+        "inception": inception_weights,
+    }
+    raise typer.Exit(run_and_report(settings, out, quiet=quiet))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Make the tables, figures and report of a run again, without computing anything."""
+    import reports
+
+    typer.echo(reports.build(folder))
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="New folder to write to.")],
+    n: Annotated[int, typer.Option(min=1, help="Subjects in all.")] = 1400,
+    n_sites: Annotated[int, typer.Option(min=2, help="Sites.")] = 7,
+    size: Annotated[int, typer.Option(min=16, help="Pixels along each side.")] = 64,
+    strength: Annotated[float, typer.Option(min=0, help="Strength of the site effect.")] = 1.0,
+    confounding: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of age variance explained by site.")
+    ] = 0.25,
+    dev: Annotated[
+        bool, typer.Option("--dev", help="Other scanners and subjects, for development.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Write the embedded phantom as a BIDS data set: NIfTI slices and participants.tsv."""
+    from harmbench.cli.phantom import write_phantom
+
+    knobs = {
+        "n": n,
+        "n_sites": n_sites,
+        "size": size,
+        "strength": strength,
+        "confounding": confounding,
+    }
+    typer.echo(write_phantom(out, "phantom-dev" if dev else "phantom", knobs))
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """List the methods and controls, or show one."""
+    from harmbench.cli.listing import show
+
+    typer.echo(show("method", name))
+
+
+@app.command()
+def metrics(
+    name: Annotated[str | None, typer.Argument(help="One metric, in full.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """List the metrics, or show one."""
+    from harmbench.cli.listing import show
+
+    typer.echo(show("metric", name))
+
+
+@app.command()
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="One data set, in full.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """List the data sets, or show one."""
+    from harmbench.cli.listing import show
+
+    typer.echo(show("dataset", name))

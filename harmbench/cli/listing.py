@@ -1,0 +1,52 @@
+"""`harmbench methods | metrics | datasets`: what there is, and all that one says about itself."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict
+from typing import Any
+
+from tabulate import tabulate
+
+from harmbench import registry
+from harmbench.dataset import Dataset
+from harmbench.method import Harmonizer
+from harmbench.metric import Metric
+
+
+def show(kind: registry.Kind, name: str | None) -> str:
+    """Return a table of all plug-ins of a kind, or everything about one of them."""
+    if name is not None:
+        facts = _facts(registry.load(kind, name))
+        return tabulate([(k, _text(v)) for k, v in facts.items()], tablefmt="plain")
+    rows = []
+    for known in registry.names(kind):
+        facts = _facts(registry.load(kind, known))
+        rows.append((known, facts["label"], facts["summary"]))
+    return tabulate(rows, headers=("name", "label", "what it is"), maxcolwidths=[None, 32, 70])
+
+
+def _facts(plugin: Any) -> dict[str, Any]:
+    if isinstance(plugin, Metric):
+        return asdict(plugin.info)
+    required = [
+        p.name for p in inspect.signature(plugin).parameters.values() if p.default is p.empty
+    ]
+    # What only a path can complete still has a name, a label and a summary.
+    instance: Harmonizer | Dataset = plugin(**dict.fromkeys(required, "."))
+    facts = asdict(instance.info)
+    parameters = inspect.signature(plugin).parameters.values()
+    facts["parameters"] = ", ".join(str(p).split(":")[0] + _default(p) for p in parameters)
+    return facts
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    return "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, set | frozenset):
+        return ", ".join(sorted(value)) or "nothing"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,208 @@
+"""What a run is: strict, frozen settings, resolved from flags and presets, stored as JSON."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harmbench import registry
+from harmbench.dataset import Dataset
+from harmbench.errors import HarmbenchError, unknown
+from harmbench.method import Harmonizer
+from harmbench.metric import Metric
+
+PROTOCOL_VERSION = 1
+PROTOCOLS = ("five", "core", "full")
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {"probe": {"images": 6_000}, "inception": "never"},
+    "standard": {"probe": {}, "inception": None},
+    "paper": {"probe": {}, "inception": None},
+}
+ANCHORS = ("identity", "shuffle", "oracle")
+"""Controls that are always computed: other rows are measured against them."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PluginSpec(_Strict):
+    """A plug-in by name with its parameters (those of the preset filled in)."""
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class MethodSpec(PluginSpec):
+    """A method, or one variant of it under a label of its own."""
+
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """The label of its rows: the variant's own, else the registry name."""
+        return self.label or self.name.rpartition(":")[2]
+
+
+class RunConfig(_Strict):
+    """All that decides what a run computes."""
+
+    data: PluginSpec
+    preset: Literal["smoke", "standard", "paper"] = "standard"
+    methods: tuple[MethodSpec, ...] = ()
+    controls: tuple[str, ...] = ()
+    protocol: Literal["five", "core", "full"] = "core"
+    metrics: tuple[str, ...] = ()
+    seeds: int = Field(default=1, ge=1)
+    data_seed: int = Field(default=0, ge=0)
+    reference_site: str | None = None
+    threads: int = Field(default=1, ge=1)
+    device: str = "cpu"
+    probe: dict[str, Any] = Field(default_factory=dict)
+    inception: str | None = None
+
+
+def resolve(
+    *,
+    data: str = "phantom",
+    preset: str = "standard",
+    methods: Sequence[str] = (),
+    controls: Sequence[str] = (),
+    protocol: str = "core",
+    metrics: Sequence[str] = (),
+    inception: Path | None = None,
+    threads: int | None = None,
+    **rest: Any,
+) -> RunConfig:
+    """Turn what the user typed into a complete `RunConfig`.
+
+    Parameters
+    ----------
+    data : str
+        A data set's name, a BIDS folder, an ``.npz`` file, or ``file.py:Name``.
+    preset : {"smoke", "standard", "paper"}
+        Sizes and budgets.
+    methods : sequence of str
+        Registry names or ``file.py:Name``.
+    controls : sequence of str
+        Control names, or ``all`` or ``none``; empty for identity, shuffle and oracle.
+    protocol : {"five", "core", "full"}
+        Which metrics, unless `metrics` names them.
+    metrics : sequence of str
+        Metric names; empty for all of the protocol.
+    inception : Path or None
+        File of the Inception weights.
+    threads : int or None
+        CPU threads; None for all cores.
+    **rest
+        Further fields of `RunConfig`.
+
+    Raises
+    ------
+    HarmbenchError
+        For any unknown name, with the known ones and the nearest.
+    """
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    if protocol not in PROTOCOLS:
+        raise unknown("protocol", protocol, PROTOCOLS)
+    for name in methods:
+        registry.check_name("method", name)
+    settings = dict(PRESETS[preset])
+    if inception is not None:
+        if not inception.is_file():
+            raise HarmbenchError(f"--inception-weights: there is no file {inception}")
+        settings["inception"] = str(inception.resolve())
+    return RunConfig(
+        data=_data_spec(data, preset),
+        preset=preset,
+        methods=tuple(method_spec(name, preset) for name in dict.fromkeys(methods)),
+        controls=_control_names(controls),
+        protocol=protocol,
+        metrics=_metric_names(metrics, protocol),
+        threads=threads or os.cpu_count() or 1,
+        **settings,
+        **rest,
+    )
+
+
+def method_spec(name: str, preset: str) -> MethodSpec:
+    """Return the spec of a method with the preset's parameters filled in."""
+    return MethodSpec(name=name, params=_with_preset("method", name, preset, {}))
+
+
+def build_method(spec: MethodSpec) -> Harmonizer:
+    """Construct a method from its spec."""
+    return _construct("method", spec.name, spec.params)
+
+
+def build_dataset(config: RunConfig) -> Dataset:
+    """Construct the data set of a run, with its data seed."""
+    dataset: Dataset = _construct("dataset", config.data.name, config.data.params)
+    return dataset.with_data_seed(config.data_seed) if config.data_seed else dataset
+
+
+def data_title(spec: PluginSpec) -> str:
+    """Return the short name that stands in the default output folder."""
+    path = spec.params.get("path")
+    return Path(path).resolve().stem if path else spec.name.rpartition(":")[2]
+
+
+def _data_spec(data: str, preset: str) -> PluginSpec:
+    name, params = data, {}
+    if data not in registry.names("dataset"):
+        path = Path(data)
+        if path.suffix == ".npz":
+            name, params = "arrays", {"path": str(path.resolve())}
+        elif path.is_dir():
+            name, params = "bids", {"path": str(path.resolve())}
+        elif ".py:" not in data:
+            known = [n for n in registry.names("dataset") if n not in ("bids", "arrays")]
+            hint = unknown("data set", data, known)
+            raise HarmbenchError(f"{hint}; or give a BIDS folder or an .npz file that exists")
+    return PluginSpec(name=name, params=_with_preset("dataset", name, preset, params))
+
+
+def _control_names(controls: Sequence[str]) -> tuple[str, ...]:
+    if not controls:
+        return ANCHORS
+    if "none" in controls:
+        if len(set(controls)) > 1:
+            raise HarmbenchError(f"--controls {' '.join(controls)}: 'none' stands alone")
+        return ()
+    known = [n for n in registry.names("method") if _construct("method", n, {}).info.control]
+    for name in controls:
+        if name not in (*known, "all"):
+            raise unknown("control", name, [*known, "all", "none"])
+    chosen = known if "all" in controls else list(dict.fromkeys(controls))
+    return tuple(sorted(chosen, key=lambda n: (ANCHORS.index(n) if n in ANCHORS else 9, n)))
+
+
+def _metric_names(metrics: Sequence[str], protocol: str) -> tuple[str, ...]:
+    if metrics:
+        for name in metrics:
+            registry.check_name("metric", name)
+        return tuple(dict.fromkeys(metrics))
+    levels = PROTOCOLS[: PROTOCOLS.index(protocol) + 1]
+    found: list[Metric] = [registry.load("metric", n) for n in registry.names("metric")]
+    return tuple(m.info.name for m in found if m.info.level in levels)
+
+
+def _with_preset(
+    kind: registry.Kind, name: str, preset: str, params: dict[str, Any]
+) -> dict[str, Any]:
+    presets = type(_construct(kind, name, params)).presets
+    return {**presets.get(preset, {}), **params}
+
+
+def _construct(kind: registry.Kind, name: str, params: dict[str, Any]) -> Any:
+    factory = registry.load(kind, name)
+    try:
+        return factory(**params)
+    except TypeError as error:
+        text = ", ".join(f"{k}={v!r}" for k, v in params.items()) or "no parameters"
+        raise HarmbenchError(f"{kind} '{name}' cannot be made with {text}: {error}") from error

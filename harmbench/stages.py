@@ -1,0 +1,350 @@
+"""The work of one cell, stage by stage: fit, harmonize, make products, score.
+
+Every stage looks for its finished result first, so a killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmbench import plan
+from harmbench.cohort import Cohort
+from harmbench.config import build_method
+from harmbench.data.splits import Fold, validation_keys
+from harmbench.dataset import Dataset
+from harmbench.errors import HarmbenchError
+from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer
+from harmbench.metric import Metric, MetricInputs, MetricResult
+from harmbench.plan import Cell, Keys
+from harmbench.product import Product, ProductUnavailable
+from harmbench.progress import Progress
+from harmbench.seeding import rng_from
+from harmbench.store import RunFolder, Stage, read_arrays, write_arrays, write_atomic
+
+TRUTH_DRAWS: dict[str, dict[str, Any]] = {
+    "truth.test": {"draw": 0},
+    "truth.test.clean": {"clean": True},
+}
+
+
+class StageFailedError(Exception):
+    """A stage of a cell failed; its reason becomes that of all rows that need it."""
+
+
+@dataclass
+class Bench:
+    """What all cells of a run share.
+
+    Attributes
+    ----------
+    folder : RunFolder
+        Where everything lies.
+    dataset : Dataset
+        Asked for truth only; the images come from `cohort`.
+    cohort : Cohort
+        All rows.
+    folds : dict of str to Fold
+        By name.
+    keys : Keys
+        Keys of all stages.
+    metrics : dict of str to Metric
+        By registry name.
+    progress : Progress
+        Where long work reports.
+    """
+
+    folder: RunFolder
+    dataset: Dataset
+    cohort: Cohort
+    folds: dict[str, Fold]
+    keys: Keys
+    metrics: dict[str, Metric]
+    progress: Progress = field(default_factory=Progress)
+    _works: dict[tuple[str, int, str], CellWork] = field(default_factory=dict)
+
+    def work(self, cell: Cell) -> CellWork:
+        """Return the one worker of a cell."""
+        key = (cell.spec.title, cell.seed, cell.fold)
+        if key not in self._works:
+            self._works[key] = CellWork(self, cell)
+        return self._works[key]
+
+    def raw(self, fold: str, part: str) -> Cohort:
+        """Return the raw rows of one part of a fold."""
+        return self.cohort.subset(getattr(self.folds[fold], part))
+
+
+class CellWork:
+    """Makes and finds the stages of one cell.
+
+    Parameters
+    ----------
+    bench : Bench
+        What all cells share.
+    cell : Cell
+        The method, its seed, its fold.
+    """
+
+    def __init__(self, bench: Bench, cell: Cell) -> None:
+        self.bench = bench
+        self.cell = cell
+        self.folder = bench.folder.root / "cells" / cell.folder
+        self.fold = bench.folds[cell.fold]
+        self._failures: dict[str, str] = {}
+
+    # -- fit and harmonize ----------------------------------------------------------------------
+
+    @cached_property
+    def log(self) -> logging.Logger:
+        """The cell's log, kept in its folder."""
+        log = logging.getLogger("harmbench.cells." + str(self.cell.folder).replace(".", "_"))
+        if not log.handlers:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            log.addHandler(handler)
+        return log
+
+    def _settings(self, reads: frozenset[str], purpose: str) -> dict[str, Any]:
+        config = self.bench.keys.config
+        return {
+            "seed": self.cell.seed,
+            "device": config.device,
+            "threads": config.threads,
+            "progress": self.bench.progress,
+            "log": self.log.getChild(purpose),
+            "truth": self.bench.dataset.truth if "truth" in reads else None,
+        }
+
+    @cached_property
+    def skip(self) -> str | None:
+        """Why the method cannot run on this cohort, or None."""
+        return build_method(self.cell.spec).skip(self.bench.raw(self.cell.fold, "fit"))
+
+    @cached_property
+    def method(self) -> Harmonizer:
+        """The fitted method, loaded where it was fitted before."""
+        return self._once("fit", self._fit)
+
+    def _fit(self) -> Harmonizer:
+        method = build_method(self.cell.spec)
+        stage = Stage(self.folder, "fit", self.bench.keys.fit(self.cell))
+        if stage.mark is None:
+            info = method.info
+            cohort = self.bench.raw(self.cell.fold, "fit")
+            context = FitContext(
+                **self._settings(info.fit_sees, "fit"),
+                reference_site=self.bench.keys.reference_site,
+                validation=validation_keys(cohort, self.cell.seed),
+                checkpoints=self.folder / f"checkpoints-{stage.key[:8]}",
+            )
+            with self._timed("fit") as seconds:
+                method.fit(cohort.only(info.fit_sees - {"truth"}), context)
+            stage.write_folder(method.save)
+            stage.complete(stage="fit", seconds=seconds())
+        return type(method).load(stage.stem)
+
+    def _harmonize(self, name: str) -> NDArray[np.float32]:
+        stem, _, part = name.partition(".")
+        method, info = self.method, self.method.info
+        cohort = self.bench.raw(self.cell.fold, part)
+        images = method.harmonize(
+            cohort.only(info.harmonize_sees - {"truth"}),
+            OWN_SITE if stem == "own_site" else None,
+            context=ApplyContext(**self._settings(info.harmonize_sees, "harmonize")),
+        )
+        images = np.asarray(images, dtype=np.float32)
+        if images.shape != cohort.images.shape:
+            raise StageFailedError(
+                f"returned images of shape {images.shape} for {cohort.images.shape}"
+            )
+        bad = int((~np.isfinite(images)).any(axis=tuple(range(1, images.ndim))).sum())
+        if bad:
+            raise StageFailedError(f"returned NaN or infinite values in {bad} of {len(images)}")
+        return images
+
+    # -- products -------------------------------------------------------------------------------
+
+    def product(self, name: str) -> Any:
+        """Return a product, made now or found: a `Cohort` or a mapping of arrays.
+
+        Raises
+        ------
+        StageFailedError
+            Where it, or what it is made of, failed.
+        ProductUnavailable
+            Where it cannot be had here.
+        """
+        if ":" in name:
+            anchor, _, rest = name.partition(":")
+            cell = self.bench.keys.anchors[anchor][self.cell.fold]
+            return self.bench.work(cell).product(rest)
+        stem, _, part = name.partition(".")
+        if stem == "raw":
+            return self.bench.raw(self.cell.fold, part)
+        return self._once(name, lambda: self._find_or_make(name))
+
+    def _find_or_make(self, name: str) -> Any:
+        stage = self.stage(name)
+        if name in plan.IMAGE_PRODUCTS:
+            if stage.mark is None:
+                self._make_images(name, stage)
+            images = np.load(stage.file(".npy"), mmap_mode="r", allow_pickle=False)
+            return self.bench.raw(self.cell.fold, name.split(".")[1]).with_images(images)
+        if stage.mark is None:
+            self._make_arrays(self.bench.keys.products[name], stage)
+        return read_arrays(stage.file(".npz"))
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage of one product; what all cells share lies in ``raw/``."""
+        shared = name.startswith("truth.") or (
+            name in self.bench.keys.products and self.bench.keys.products[name].scope == "run"
+        )
+        folder = self.bench.folder.root / "raw" if shared else self.folder / "products"
+        return Stage(folder, name, self.bench.keys.product(self.cell, name))
+
+    def _make_images(self, name: str, stage: Stage) -> None:
+        if name not in TRUTH_DRAWS:
+            self.method  # fitted before the clock of harmonizing starts  # noqa: B018
+        with self._timed(name) as seconds:
+            if name in TRUTH_DRAWS:
+                keys = self.bench.raw(self.cell.fold, "test").keys
+                site = self.bench.keys.reference_site
+                images = self.bench.dataset.truth(site, keys, **TRUTH_DRAWS[name])
+            else:
+                images = self._harmonize(name)
+        write_atomic(stage.file(".npy"), lambda path: np.save(path, images))
+        outside = float(((images < 0) | (images > 1)).mean())
+        stage.complete(stage=name, seconds=seconds(), outside_range=outside)
+
+    def _make_arrays(self, product: Product, stage: Stage) -> None:
+        n = int(self.fold.test.sum())
+        if n < product.min_n:
+            raise ProductUnavailable(f"needs {product.min_n} test scans; there are {n}")
+        inputs = self._inputs(product.needs, product.wants)
+        context = replace(
+            self.bench.keys.context(self.cell),
+            progress=self.bench.progress,
+            log=self.log.getChild("products"),
+        )
+        with self._timed(product.name) as seconds:
+            arrays = product.make(inputs, context)
+        write_arrays(stage.file(".npz"), arrays)
+        stage.complete(stage=product.name, seconds=seconds())
+
+    def _inputs(self, needs: tuple[str, ...], wants: tuple[str, ...]) -> MetricInputs:
+        products = {name: self.product(name) for name in needs}
+        for name in wants:
+            if self.unavailable(name) is None:
+                products[name] = self.product(name)
+        return MetricInputs(products, self.bench.keys.reference_site)
+
+    def unavailable(self, name: str) -> str | None:
+        """Return why a product cannot exist here, as far as that is known in advance."""
+        return plan.unavailable(
+            name,
+            self.cell,
+            has_truth=self.bench.dataset.info.has_truth,
+            fold_has_probe=bool(self.fold.probe.any()),
+            keys=self.bench.keys,
+        )
+
+    # -- scores ---------------------------------------------------------------------------------
+
+    def score(self, registry_name: str) -> dict[str, Any]:
+        """Return the record of one metric: its values, or why there are none."""
+        metric = self.bench.metrics[registry_name]
+        key = self.bench.keys.score(self.cell, registry_name, metric.info)
+        stage = Stage(self.folder / "scores", metric.info.name, key)
+        mark = stage.mark
+        if mark is not None:
+            return mark
+        reason = self.skip or self._reason_to_skip(metric)
+        if reason:
+            return {"status": "skipped", "reason": reason}
+        try:
+            inputs = self._inputs(metric.info.needs, metric.info.wants)
+            rng = rng_from("resample", self.bench.keys.data_id, self.cell.fold)
+            with self._timed(metric.info.name) as seconds:
+                result = metric(inputs, rng)
+        except ProductUnavailable as error:
+            return {"status": "skipped", "reason": str(error)}
+        except StageFailedError as error:
+            return {"status": "failed", "reason": str(error)}
+        except Exception as error:
+            self.log.exception("metric %s failed", metric.info.name)
+            return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        return self._keep(result, stage, seconds())
+
+    def _reason_to_skip(self, metric: Metric) -> str | None:
+        n = int(self.fold.test.sum())
+        if n < metric.info.min_n:
+            return f"needs {metric.info.min_n} test scans; there are {n}"
+        reasons = (self.unavailable(name) for name in metric.info.needs)
+        return next((reason for reason in reasons if reason), None)
+
+    def _keep(self, result: MetricResult, stage: Stage, seconds: float) -> dict[str, Any]:
+        arrays = dict(result.arrays)
+        if result.replicates is not None:
+            arrays["replicates"] = result.replicates
+        if arrays:
+            write_arrays(stage.file(".npz"), arrays)
+        if result.per_scan is not None:
+            table = result.per_scan
+            write_atomic(stage.file(".csv"), lambda path: table.to_csv(path, index=False))
+        if result.overall is None:
+            status, overall = "skipped", None
+        elif not np.isfinite(result.overall.value):
+            status, overall = "failed", None
+            result = MetricResult(reason="the metric returned a value that is not finite")
+        else:
+            status, overall = "ok", asdict(result.overall)
+        return stage.complete(
+            stage=stage.stem.name.rpartition("-")[0],
+            seconds=seconds,
+            status=status,
+            reason=result.reason,
+            note=result.note,
+            overall=overall,
+            groups={site: asdict(e) for site, e in result.groups.items()},
+            target=result.target,
+            floors=dict(result.floors),
+        )
+
+    # -- shared ---------------------------------------------------------------------------------
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Run a stage; a failure is logged once and remembered for all that need the stage."""
+        if name in self._failures:
+            raise StageFailedError(self._failures[name])
+        try:
+            return make()
+        except (StageFailedError, ProductUnavailable) as error:
+            if isinstance(error, StageFailedError):
+                self._failures.setdefault(name, str(error))
+            raise
+        except HarmbenchError as error:
+            self._failures[name] = f"{name}: {error}"
+        except Exception as error:
+            self.log.exception("%s failed", name)
+            self._failures[name] = f"{name}: {type(error).__name__}: {error}"
+        raise StageFailedError(self._failures[name])
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[Callable[[], float]]:
+        from threadpoolctl import threadpool_limits
+
+        start = time.perf_counter()
+        self.log.info("%s: started", name)
+        with threadpool_limits(self.bench.keys.config.threads):
+            yield lambda: round(time.perf_counter() - start, 3)
+        self.log.info("%s: done in %.1f s", name, time.perf_counter() - start)

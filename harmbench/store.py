@@ -1,0 +1,334 @@
+"""The run folder, the only state of a run: atomic writes, completion marks, one driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harmbench.cohort import Cohort
+from harmbench.errors import HarmbenchError
+
+SCORE_COLUMNS = [
+    "method",
+    "label",
+    "seed",
+    "metric",
+    "metric_version",
+    "group",
+    "value",
+    "ci_low",
+    "ci_high",
+    "target",
+    "n",
+    "status",
+    "reason",
+]
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it into place.
+
+    A killed process leaves no half-written `path`. Where two race, both succeed: what they
+    write under one content-addressed name is the same.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    write_atomic(path, lambda p: p.write_text(text, encoding="utf-8") and None)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; numbers that are not finite become null."""
+    write_text(path, json.dumps(_finite(content), indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of the run folder."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {str(k): _finite(v) for k, v in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(v) for v in content]
+    if isinstance(content, float | np.floating):
+        return float(content) if np.isfinite(content) else None
+    if isinstance(content, np.integer):
+        return int(content)
+    return content
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray]) -> None:
+    """Write named arrays to an ``.npz`` without pickles."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **{k: _plain(k, v) for k, v in arrays.items()})
+
+    write_atomic(path, write)
+
+
+def _plain(name: str, array: NDArray) -> NDArray:
+    array = np.asarray(array)
+    if array.dtype == object:
+        raise TypeError(f"array '{name}' holds Python objects; use numbers or fixed-width strings")
+    return array
+
+
+def read_arrays(path: Path) -> dict[str, NDArray]:
+    """Read what `write_arrays` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+class Stage:
+    """One finished or unfinished piece of work: payload files and, written last, its mark.
+
+    Parameters
+    ----------
+    stem : Path
+        ``<folder>/<name>-<first 8 digits of the key>``; the files are ``stem.json`` (the mark),
+        ``stem.npy``, ``stem.npz``, ``stem.csv``, and for models the folder ``stem/``.
+    key : str
+        Hash of all that the result depends on.
+    """
+
+    def __init__(self, folder: Path, name: str, key: str) -> None:
+        self.key = key
+        self.stem = folder / f"{name}-{key[:8]}"
+
+    def file(self, suffix: str) -> Path:
+        """Path of the payload with this suffix, such as ``".npy"``."""
+        return self.stem.with_name(self.stem.name + suffix)
+
+    @property
+    def mark(self) -> dict[str, Any] | None:
+        """What was written when the stage was completed; None while it is not."""
+        try:
+            content = read_json(self.file(".json"))
+        except (OSError, ValueError):
+            return None
+        return content if content.get("key") == self.key else None
+
+    def complete(self, **facts: Any) -> dict[str, Any]:
+        """Declare the stage finished, with facts such as its seconds."""
+        content = {"key": self.key, **facts}
+        write_json(self.file(".json"), content)
+        return content
+
+    def write_folder(self, write: Callable[[Path], None]) -> None:
+        """Let `write` fill a temporary folder, then rename it to the stage's own."""
+        self.stem.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{self.stem.name}-", dir=self.stem.parent))
+        try:
+            write(temporary)
+            temporary.chmod(0o755)
+            temporary.rename(self.stem)
+        except OSError:
+            # Somebody else finished the same content first; anything else is a real failure.
+            if not self.stem.is_dir():
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+class RunFolder:
+    """A folder that holds one run: its settings, data, stages, tables and report.
+
+    Parameters
+    ----------
+    root : Path
+        The folder; need not exist yet.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    # -- identity -----------------------------------------------------------------------------
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        """Check that the folder is new, empty, or already holds this run; write nothing.
+
+        Raises
+        ------
+        HarmbenchError
+            Where the folder holds another run (naming each difference) or other files.
+        """
+        if self.config_file.is_file():
+            self._check_identity(identity)
+            return
+        if self.root.is_file():
+            raise HarmbenchError(f"--out {self.root} is a file; give a folder")
+        if self.root.is_dir() and any(p.name not in (".lock", "run.log") for p in self.entries()):
+            raise HarmbenchError(
+                f"--out {self.root} holds files that are not a run's; give an empty or a new folder"
+            )
+
+    def entries(self) -> list[Path]:
+        """What lies in the folder."""
+        return sorted(self.root.iterdir())
+
+    def _check_identity(self, identity: Mapping[str, Any]) -> None:
+        try:
+            held = read_json(self.config_file)["identity"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise HarmbenchError(
+                f"--out {self.root} holds a config.json that cannot be read; give another folder"
+            ) from error
+        differences = [
+            f"{name} is {held.get(name)!r} there and {value!r} here"
+            for name, value in identity.items()
+            if held.get(name) != value
+        ]
+        if differences:
+            raise HarmbenchError(
+                f"--out {self.root} holds another run: {'; '.join(differences)}. "
+                "Give another folder with --out, or repeat the run's own settings"
+            )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one driver.
+
+        Raises
+        ------
+        HarmbenchError
+            Where another process holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise HarmbenchError(
+                f"another run is working in {self.root}; wait for it, or give another --out"
+            ) from error
+        except OSError as error:
+            raise HarmbenchError(f"--out {self.root} cannot be written: {error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def tidied(self) -> Iterator[None]:
+        """Leave no trace in a folder where a run ended before it had any data to keep."""
+        try:
+            yield
+        except HarmbenchError:
+            if not self.config_file.exists():
+                (self.root / "run.log").unlink(missing_ok=True)
+                (self.root / ".lock").unlink(missing_ok=True)
+                if not self.entries():
+                    self.root.rmdir()
+            raise
+
+    # -- settings -----------------------------------------------------------------------------
+
+    @property
+    def config_file(self) -> Path:
+        """Settings and identity of the run."""
+        return self.root / "config.json"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings as stored.
+
+        Raises
+        ------
+        HarmbenchError
+            Where the folder holds no run.
+        """
+        if not self.config_file.is_file():
+            raise HarmbenchError(f"{self.root} holds no run: there is no config.json in it")
+        return read_json(self.config_file)
+
+    def table(self, name: str) -> dict[str, Any]:
+        """Return ``<name>.json``: ``metrics``, ``methods``, ``cells`` or ``environment``."""
+        return read_json(self.root / f"{name}.json")
+
+    # -- data ---------------------------------------------------------------------------------
+
+    def save_cohort(self, cohort: Cohort, split: pd.DataFrame) -> None:
+        """Write images, masks, participants and split; the split last, as the mark."""
+        folder = self.root / "data"
+        write_atomic(folder / "images.npy", lambda p: np.save(p, cohort.images))
+        write_atomic(folder / "mask.npy", lambda p: np.save(p, cohort.mask))
+        self._write_csv(folder / "participants.csv", cohort.participants)
+        self._write_csv(folder / "split.csv", split)
+
+    @property
+    def has_cohort(self) -> bool:
+        """Whether `save_cohort` was completed."""
+        return (self.root / "data" / "split.csv").is_file()
+
+    def cohort(self) -> Cohort:
+        """Return the stored cohort, its images memory-mapped."""
+        folder = self.root / "data"
+        return Cohort(
+            images=np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
+            participants=self._read_csv(folder / "participants.csv"),
+            mask=np.load(folder / "mask.npy", mmap_mode="r", allow_pickle=False),
+            space=self.config["space"],
+        )
+
+    def split(self) -> pd.DataFrame:
+        """Return the split: one row an image, its part in column ``part``."""
+        return self._read_csv(self.root / "data" / "split.csv")
+
+    @staticmethod
+    def _write_csv(path: Path, table: pd.DataFrame) -> None:
+        write_atomic(path, lambda p: table.to_csv(p, index=False))
+
+    @staticmethod
+    def _read_csv(path: Path) -> pd.DataFrame:
+        words = dict.fromkeys(["participant_id", "session_id", "site", "sex", "part"], str)
+        table = pd.read_csv(path, dtype=words, keep_default_na=False, float_precision="round_trip")
+        for name in table.columns.intersection(["session_id"]):
+            table[name] = table[name].fillna("")
+        if "age" in table:
+            table["age"] = pd.to_numeric(table["age"], errors="coerce")
+        if "sex" in table:
+            table["sex"] = table["sex"].where(table["sex"] != "", np.nan)
+        return table
+
+    # -- results ------------------------------------------------------------------------------
+
+    def write_scores(self, scores: pd.DataFrame, timing: pd.DataFrame) -> None:
+        """Write ``scores.csv`` (sorted, without times) and ``timing.csv``."""
+        order = ["method", "label", "seed", "metric", "group"]
+        self._write_csv(self.root / "scores.csv", scores[SCORE_COLUMNS].sort_values(order))
+        self._write_csv(self.root / "timing.csv", timing)
+
+    def scores(self) -> pd.DataFrame:
+        """Return ``scores.csv``."""
+        path = self.root / "scores.csv"
+        if not path.is_file():
+            raise HarmbenchError(f"{self.root} holds no scores yet; let its run finish first")
+        text = dict.fromkeys(["method", "label", "metric", "group", "status", "reason"], str)
+        table = pd.read_csv(path, dtype=text, float_precision="round_trip")
+        return table.fillna({"reason": ""})
