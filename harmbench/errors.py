@@ -36,6 +36,7 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> HarmbenchError:
     unknown method 'combatt'; did you mean 'combat'? Known: combat, identity
     """
     names = sorted(known)
-    nearest = get_close_matches(value.lower(), names, n=1, cutoff=0.6)
-    hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
+    by_lower = {name.lower(): name for name in names}
+    nearest = get_close_matches(value.lower(), by_lower, n=1, cutoff=0.6)
+    hint = f"; did you mean '{by_lower[nearest[0]]}'?" if nearest else "."
     return HarmbenchError(f"unknown {kind} '{value}'{hint} Known: {', '.join(names) or 'none'}")
