@@ -1,7 +1,8 @@
 """harmbench: benchmark and evaluation of methods that harmonize multi-site brain MRI.
 
 The names a plug-in author needs are importable from here; each is loaded on first use, so that
-``import harmbench`` (and ``harmbench --help``) stays light.
+``import harmbench`` (and ``harmbench --help``) stays light. The decorator that declares a metric is
+``harmbench.metric.metric``.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ _HOMES = {
     "FitContext": "harmbench.method",
     "Harmonizer": "harmbench.method",
     "MethodInfo": "harmbench.method",
+    "Estimate": "harmbench.metric",
     "MetricInputs": "harmbench.metric",
     "MetricResult": "harmbench.metric",
-    "metric": "harmbench.metric",
 }
 __all__ = [
     "ApplyContext",
     "Cohort",
     "Dataset",
     "DatasetInfo",
+    "Estimate",
     "FitContext",
     "HarmbenchError",
     "Harmonizer",
@@ -36,7 +38,6 @@ __all__ = [
     "MetricInputs",
     "MetricResult",
     "__version__",
-    "metric",
 ]
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from harmbench.dataset import Dataset, DatasetInfo
     from harmbench.errors import HarmbenchError
     from harmbench.method import ApplyContext, FitContext, Harmonizer, MethodInfo
-    from harmbench.metric import MetricInputs, MetricResult, metric
+    from harmbench.metric import Estimate, MetricInputs, MetricResult
 
 
 def __getattr__(name: str) -> Any:
