@@ -1,0 +1,1 @@
+"""The methods that the suite compares with, and the controls."""

@@ -1,0 +1,1 @@
+"""Where cohorts come from: the phantom, BIDS folders, arrays; and how they are split."""

@@ -1,0 +1,222 @@
+"""Slices from one .npz file, for those who have arrays already; nothing in it is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harmbench.cohort import Cohort
+from harmbench.data import participants
+from harmbench.data.preprocess import (
+    VERSION,
+    Prepared,
+    PreprocessConfig,
+    check_values,
+    foreground,
+    scale,
+    threshold_of,
+)
+from harmbench.dataset import Dataset, DatasetInfo
+from harmbench.errors import HarmbenchError
+from harmbench.progress import Progress
+
+REQUIRED = ("images", "participant_id", "site", "age", "sex")
+PREPROCESSED = "preprocessed"
+"""Array, one boolean: whether intensities are final although some lie outside [0, 1]."""
+
+
+class ArrayDataset(Dataset):
+    """Slices and their table in a NumPy archive.
+
+    Arrays: ``images`` (n, h, w), any real type; ``participant_id``, ``site`` (n,) text; ``age``
+    (n,) years, NaN where missing; ``sex`` (n,) ``"F"``, ``"M"`` or ``""``; optional ``session_id``
+    (n,) text, ``slice`` (n,) integers, ``mask`` (n, h, w) booleans; any other array of n numbers
+    or texts becomes a column. Text is of fixed width (``np.array([...], dtype=str)``).
+
+    Images are taken as they are where all lie in [0, 1], or where the archive says so
+    (``preprocessed``); else each is scaled by its own foreground, as images from files are.
+
+    Parameters
+    ----------
+    path : str or Path
+        The .npz file.
+
+    Raises
+    ------
+    HarmbenchError
+        By `load` and `fingerprint`, naming the array and the row.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def info(self) -> DatasetInfo:
+        """Named after the file."""
+        return DatasetInfo("arrays", label=self.path.stem, summary="Slices from a NumPy archive.")
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]  # a property that is computed once
+        """Hash of the file's bytes and of how its images are scaled."""
+        if not self.path.is_file():
+            raise HarmbenchError(f"there is no file {self.path}")
+        with self.path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        said = f"{VERSION} {PreprocessConfig().percentile} {content}"
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def load(self, progress: Progress | None = None) -> Cohort:
+        """Read the archive; rows keep its order."""
+        arrays = _read(self.path)
+        try:
+            return cohort_from(arrays)
+        except HarmbenchError as error:
+            raise HarmbenchError(f"{self.path}: {error}") from error
+
+
+def cohort_from(arrays: Mapping[str, NDArray]) -> Cohort:
+    """Make a cohort of named arrays, laid out as `ArrayDataset` describes.
+
+    Raises
+    ------
+    HarmbenchError
+        For missing arrays, lengths that differ, images that are not finite or constant, bad ages
+        and sexes, rows that name the same scan, one site only.
+    """
+    images = _checked_images(arrays)
+    table = _table(arrays, len(images))
+    mask = arrays.get("mask")
+    if mask is not None and mask.shape != images.shape:
+        raise HarmbenchError(f"mask has shape {mask.shape}, images {images.shape}")
+    final = bool(arrays.get(PREPROCESSED, False)) or (images.min() >= 0 and images.max() <= 1)
+    prepared = [
+        _prepare(row, images[row], None if mask is None else mask[row].astype(bool), final)
+        for row in range(len(images))
+    ]
+    return Cohort(
+        images=np.stack([one.image for one in prepared]),
+        participants=table,
+        mask=np.stack([one.mask for one in prepared]),
+    )
+
+
+def _prepare(
+    row: int, image: NDArray[np.float32], mask: NDArray[np.bool_] | None, final: bool
+) -> Prepared:
+    try:
+        check_values(image, final)
+        front = foreground(image, threshold_of(image)) if mask is None else mask
+        scaled = image if final else scale(image, front, PreprocessConfig().percentile)
+    except HarmbenchError as error:
+        raise HarmbenchError(f"image {row}: {error}") from error
+    return Prepared(scaled, front)
+
+
+def save_npz(cohort: Cohort, path: str | Path) -> None:
+    """Write a cohort of slices as an archive that `ArrayDataset` reads back with equal values.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    path : str or Path
+        Ends in ``.npz``; replaced at once when complete.
+
+    Raises
+    ------
+    HarmbenchError
+        For another ending, and for cohorts that are not of slices.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise HarmbenchError(f"{path} must end in .npz")
+    if cohort.space != "slice":
+        raise HarmbenchError(f"only slices can be written, not a cohort of {cohort.space}s")
+    arrays = {str(name): _plain(column) for name, column in cohort.participants.items()}
+    arrays |= {"images": cohort.images, "mask": cohort.mask, PREPROCESSED: np.array(True)}
+    draft = path.with_name(f".{path.stem}-{os.getpid()}.npz")
+    try:
+        np.savez_compressed(draft, **arrays)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _plain(column: pd.Series) -> NDArray:
+    """Return a column as numbers or fixed-width text, missing text as ``""``."""
+    if column.dtype.kind in "biuf":
+        return column.to_numpy()
+    return column.astype(object).where(column.notna(), "").to_numpy().astype(str)
+
+
+def _read(path: Path) -> dict[str, NDArray]:
+    if not path.is_file():
+        raise HarmbenchError(f"there is no file {path}")
+    if not zipfile.is_zipfile(path):
+        raise HarmbenchError(f"{path} is not a NumPy archive; write it with numpy.savez")
+    arrays = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for name in archive.files:
+            try:
+                arrays[name] = archive[name]
+            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+                raise HarmbenchError(
+                    f"{path}: array '{name}' cannot be read ({error}); objects are refused, so "
+                    "write text as numpy.array(values, dtype=str)"
+                ) from error
+    missing = [name for name in REQUIRED if name not in arrays]
+    if missing:
+        raise HarmbenchError(
+            f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(arrays)) or 'nothing'}"
+        )
+    return arrays
+
+
+def _checked_images(arrays: Mapping[str, NDArray]) -> NDArray[np.float32]:
+    images = arrays["images"]
+    if images.ndim != 3 or images.dtype.kind not in "biuf" or 0 in images.shape:
+        raise HarmbenchError(
+            f"images must be real numbers of shape (n, h, w), not {images.dtype} {images.shape}"
+        )
+    return images.astype(np.float32)
+
+
+def _table(arrays: Mapping[str, NDArray], n: int) -> pd.DataFrame:
+    for name in {*REQUIRED, "session_id", "slice"} & set(arrays):
+        if arrays[name].shape[:1] != (n,) or (name != "images" and arrays[name].ndim != 1):
+            raise HarmbenchError(f"{name} has shape {arrays[name].shape}, but there are {n} images")
+    columns = {
+        name: array
+        for name, array in arrays.items()
+        if array.shape == (n,) and array.dtype.kind in "biufU"
+    }
+    table = pd.DataFrame(columns)
+    where = pd.Series([f"row {row}" for row in range(n)])
+    table["participant_id"] = table["participant_id"].astype(str)
+    table["session_id"] = table["session_id"].astype(str) if "session_id" in table else ""
+    table["slice"] = table["slice"].astype(int) if "slice" in table else 0
+    table["site"] = _text(table["site"])
+    table["age"] = participants.parse_ages(_text(table["age"]), where)
+    table["sex"] = participants.parse_sexes(_text(table["sex"]), where)
+    participants.require_sites(table["site"], where)
+    twice = table.duplicated(["participant_id", "site", "session_id", "slice"])
+    if twice.any():
+        row = int(twice.argmax())
+        raise HarmbenchError(
+            f"row {row} ({table['participant_id'][row]}) names the same scan as a row before it; "
+            "tell them apart by session_id or slice"
+        )
+    return table
+
+
+def _text(column: pd.Series) -> pd.Series:
+    """Return a column as text, missing values as NaN; exact for numbers."""
+    text = column.astype(str).str.strip().astype(object)
+    return text.mask(text.str.lower().isin(participants.MISSING))
