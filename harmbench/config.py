@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,6 +76,7 @@ def resolve(
     metrics: Sequence[str] = (),
     inception: Path | None = None,
     threads: int | None = None,
+    data_options: Mapping[str, Any] | None = None,
     **rest: Any,
 ) -> RunConfig:
     """Turn what the user typed into a complete `RunConfig`.
@@ -98,6 +99,8 @@ def resolve(
         File of the Inception weights.
     threads : int or None
         CPU threads; None for all cores.
+    data_options : mapping or None
+        Arguments of the data set, above those of the preset.
     **rest
         Further fields of `RunConfig`.
 
@@ -118,7 +121,7 @@ def resolve(
             raise HarmbenchError(f"--inception-weights: there is no file {inception}")
         settings["inception"] = str(inception.resolve())
     return RunConfig(
-        data=_data_spec(data, preset),
+        data=_data_spec(data, preset, data_options or {}),
         preset=preset,
         methods=tuple(method_spec(name, preset) for name in dict.fromkeys(methods)),
         controls=_control_names(controls),
@@ -152,14 +155,14 @@ def data_title(spec: PluginSpec) -> str:
     return Path(path).resolve().stem if path else spec.name.rpartition(":")[2]
 
 
-def _data_spec(data: str, preset: str) -> PluginSpec:
-    name, params = data, {}
+def _data_spec(data: str, preset: str, options: Mapping[str, Any]) -> PluginSpec:
+    name, params = data, dict(options)
     if data not in registry.names("dataset"):
         path = Path(data)
         if path.suffix == ".npz":
-            name, params = "arrays", {"path": str(path.resolve())}
+            name, params = "arrays", {"path": str(path.resolve()), **options}
         elif path.is_dir():
-            name, params = "bids", {"path": str(path.resolve())}
+            name, params = "bids", {"path": str(path.resolve()), **options}
         elif ".py:" not in data:
             known = [n for n in registry.names("dataset") if n not in ("bids", "arrays")]
             hint = unknown("data set", data, known)
