@@ -175,5 +175,5 @@ class Harmonizer(ABC):
         """Return the constructor's arguments as this instance holds them."""
         import inspect
 
-        names = inspect.signature(type(self).__init__).parameters
-        return {name: getattr(self, name) for name in names if name != "self"}
+        # Of the class, not of __init__, which shows (*args, **kwargs) where a class has none.
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}

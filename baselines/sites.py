@@ -1,0 +1,89 @@
+"""Checks of sites and targets that the baselines share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmbench.cohort import Cohort
+from harmbench.errors import HarmbenchError, unknown
+from harmbench.method import OWN_SITE
+
+
+def reference_rows(cohort: Cohort, reference_site: str) -> NDArray[np.intp]:
+    """Return the positions of the rows of the reference site.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The fit part; sees ``site``.
+    reference_site : str
+        A site of the cohort.
+
+    Returns
+    -------
+    ndarray of int, shape (m,)
+        At least one.
+
+    Raises
+    ------
+    HarmbenchError
+        Where the cohort has no scan of that site.
+    """
+    rows = np.flatnonzero(cohort.column("site") == reference_site)
+    if rows.size == 0:
+        raise unknown("reference site", reference_site, cohort.sites)
+    return rows
+
+
+def require_known(sites: NDArray, known: Collection[str], method: str) -> None:
+    """Raise the error of a site that the method has not seen at its fit.
+
+    Parameters
+    ----------
+    sites : ndarray of str, shape (n,)
+        The site of every row.
+    known : collection of str
+        Sites of the fit.
+    method : str
+        Name of the method, for the sentence.
+
+    Raises
+    ------
+    HarmbenchError
+        Naming the unseen sites, how many scans they have, and the sites of the fit.
+    """
+    unseen = ~np.isin(sites.astype(str), sorted(known))
+    if unseen.any():
+        names = ", ".join(sorted({str(site) for site in sites[unseen]}))
+        raise HarmbenchError(
+            f"{method} was fitted on the sites {', '.join(sorted(known))} and cannot harmonize "
+            f"{int(unseen.sum())} scans of: {names}; fit it on a cohort with them or leave them out"
+        )
+
+
+def require_reference(target: str | None, reference_site: str, method: str) -> None:
+    """Raise the error of a target that is not the reference site of the fit.
+
+    Parameters
+    ----------
+    target : str or None
+        As given to ``harmonize``; None stands for the reference site.
+    reference_site : str
+        The reference site of the fit.
+    method : str
+        Name of the method, for the sentence.
+
+    Raises
+    ------
+    HarmbenchError
+        For any other target, ``"own"`` included.
+    """
+    if target not in (None, reference_site):
+        what = "each scan's own site" if target == OWN_SITE else f"'{target}'"
+        raise HarmbenchError(
+            f"{method} renders only to the reference site of its fit, '{reference_site}', "
+            f"not to {what}; fit it again with another reference site"
+        )
