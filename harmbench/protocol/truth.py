@@ -1,0 +1,195 @@
+"""Errors to the truth: the same subjects as scanned at the reference site.
+
+Subjects of other sites only; inside each scan's brain mask; images as the method returned them,
+not cut to [0, 1]. The headline compares with an independent noisy rescan, because an error to the
+noise-free truth falls by a third by denoising alone. The floor is what two noisy rescans of one
+subject differ by; no method can be expected to do better, only a denoiser will.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from skimage.metrics import structural_similarity
+
+from harmbench.cohort import IDENTIFIERS, Cohort
+from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.stats import REPLICATES, percentile_interval, subject_counts, weighted_mean
+
+Floats = NDArray[np.float64]
+PerScan = Callable[[NDArray, NDArray, NDArray], Floats]
+
+ORACLE = "oracle:harmonized.test"
+MIN_MSE = 1e-10
+"""Mean squared errors below this count as this: equal images have 100 dB, not infinity."""
+
+
+# Errors of arrays -------------------------------------------------------------------------------
+
+
+def _mean_in_mask(values: NDArray, mask: NDArray) -> Floats:
+    axes = tuple(range(1, values.ndim))
+    return values.sum(axis=axes, where=mask, dtype=np.float64) / mask.sum(axis=axes)
+
+
+def masked_mae(images: NDArray, truth: NDArray, mask: NDArray) -> Floats:
+    """Return the mean absolute error inside the mask.
+
+    Parameters
+    ----------
+    images, truth, mask : ndarray, shape (n, *shape)
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    return _mean_in_mask(np.abs(images - truth), mask)
+
+
+def masked_psnr(images: NDArray, truth: NDArray, mask: NDArray) -> Floats:
+    """Return the peak signal-to-noise ratio in dB inside the mask, peak 1; shape (n,)."""
+    error = _mean_in_mask((images.astype(np.float64) - truth) ** 2, mask)
+    return -10.0 * np.log10(np.maximum(error, MIN_MSE))
+
+
+def masked_ssim(images: NDArray, truth: NDArray, mask: NDArray) -> Floats:
+    """Return the structural similarity map averaged inside the mask; shape (n,).
+
+    Wang 2004 (10.1109/TIP.2003.819861) as in `skimage.metrics.structural_similarity`: data range
+    1, uniform window of 7 pixels; windows at the rim of the mask reach outside it.
+    """
+    maps = [
+        structural_similarity(a, b, data_range=1.0, full=True)[1]
+        for a, b in zip(images.astype(np.float64), truth.astype(np.float64), strict=True)
+    ]
+    return _mean_in_mask(np.array(maps), mask)
+
+
+# The metrics ------------------------------------------------------------------------------------
+
+
+def _against_truth(
+    inputs: MetricInputs, truth_name: str, error: PerScan, column: str, rng: np.random.Generator
+) -> MetricResult:
+    """Apply a per-scan error to all scans of other sites; resample their subjects."""
+    ours, truth = inputs.cohort("harmonized.test"), inputs.cohort(truth_name)
+    sites = ours.column("site").astype(str)
+    weights = subject_counts(ours.column("participant_id"), REPLICATES, rng, strata=sites)
+    in_brain = truth.mask.any(axis=tuple(range(1, truth.mask.ndim)))
+    rows = np.flatnonzero((sites != inputs.reference_site) & in_brain)
+    if len(rows) == 0:
+        return MetricResult.skipped("no test scan is of another site than the reference site")
+    ours, truth, weights, sites = (
+        ours.subset(rows),
+        truth.subset(rows),
+        weights[:, rows],
+        sites[rows],
+    )
+    values = error(ours.images, truth.images, truth.mask)
+    replicates = weighted_mean(values, weights)
+    floors = {}
+    if ORACLE in inputs:
+        rescan = inputs.cohort(ORACLE).subset(rows)
+        floors["rescan"] = float(error(rescan.images, truth.images, truth.mask).mean())
+    return MetricResult(
+        overall=_estimate(values, replicates, ours),
+        groups={
+            str(site): _estimate(
+                values[sites == site],
+                weighted_mean(values[sites == site], weights[:, sites == site]),
+                ours.subset(sites == site),
+            )
+            for site in np.unique(sites)
+        },
+        target=floors.get("rescan", float("nan")),
+        floors=floors,
+        replicates=replicates,
+        per_scan=_table(ours, column, values),
+    )
+
+
+def _estimate(values: Floats, replicates: Floats, scans: Cohort) -> Estimate:
+    n = scans.participants["participant_id"].nunique()
+    return Estimate(float(values.mean()), *percentile_interval(replicates), n)
+
+
+def _table(scans: Cohort, column: str, values: Floats) -> pd.DataFrame:
+    names = [IDENTIFIERS[0], "site", *IDENTIFIERS[1:]]
+    return scans.participants[names].assign(**{column: values}).reset_index(drop=True)
+
+
+_NEEDS = ("truth.test", "harmonized.test")
+_ORDER = (("oracle",), ("shuffle", "mean-image"))
+
+
+@metric(
+    label="Error to truth",
+    axis="truth",
+    level="core",
+    direction="lower",
+    range=(0.0, None),
+    needs=_NEEDS,
+    wants=(ORACLE,),
+    expected_order=_ORDER,
+)
+def truth_mae(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
+    """Mean absolute error, in the brain, to an independent rescan at the reference site.
+
+    In units of the image range; the mean over the scans of all other sites. The target is the
+    rescan floor.
+    """
+    return _against_truth(inputs, "truth.test", masked_mae, "mae", rng)
+
+
+@metric(
+    label="Error to clean truth",
+    axis="truth",
+    level="core",
+    direction="lower",
+    goal=0.0,
+    range=(0.0, None),
+    needs=("truth.test.clean", "harmonized.test"),
+    wants=(ORACLE,),
+    expected_order=_ORDER,
+)
+def truth_mae_clean(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
+    """Mean absolute error, in the brain, to the noise-free truth at the reference site.
+
+    Denoising alone lowers it.
+    """
+    return _against_truth(inputs, "truth.test.clean", masked_mae, "mae_clean", rng)
+
+
+@metric(
+    label="PSNR to truth",
+    axis="truth",
+    level="core",
+    direction="higher",
+    unit="dB",
+    range=(None, 100.0),
+    needs=_NEEDS,
+    wants=(ORACLE,),
+    expected_order=_ORDER,
+)
+def truth_psnr(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
+    """Peak signal-to-noise ratio, in the brain, to an independent rescan; mean over scans."""
+    return _against_truth(inputs, "truth.test", masked_psnr, "psnr", rng)
+
+
+@metric(
+    label="SSIM to truth",
+    axis="truth",
+    level="core",
+    direction="higher",
+    range=(-1.0, 1.0),
+    needs=_NEEDS,
+    wants=(ORACLE,),
+    expected_order=_ORDER,
+    doi="10.1109/TIP.2003.819861",
+)
+def truth_ssim(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
+    """Structural similarity, in the brain, to an independent rescan; mean over scans."""
+    return _against_truth(inputs, "truth.test", masked_ssim, "ssim", rng)
