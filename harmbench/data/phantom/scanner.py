@@ -1,0 +1,194 @@
+"""Scanners: who they are, and what each makes of a tissue by the signal equations.
+
+Sources
+-------
+T1 of gray and white matter at 1.5 T and 3 T: Wright et al., MAGMA 2008,
+doi:10.1007/s10334-008-0104-8. T1 of cerebrospinal fluid: Rooney et al., Magn Reson Med 2007,
+doi:10.1002/mrm.21122. T2*: Peters et al., Magn Reson Imaging 2007, doi:10.1016/j.mri.2007.02.014.
+Proton densities: Kwan et al., IEEE Trans Med Imaging 1999, doi:10.1109/42.816072 (BrainWeb).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmbench.seeding import rng_from
+
+TISSUES = ("fluid", "gray", "white")
+PROTON_DENSITY = np.array([1.0, 0.86, 0.77])
+T1 = {1.5: np.array([4.3, 1.197, 0.646]), 3.0: np.array([4.3, 1.607, 0.838])}
+"""Longitudinal relaxation times in s, by field strength in T, in the order of `TISSUES`."""
+T2_STAR = {1.5: np.array([0.6, 0.0840, 0.0662]), 3.0: np.array([0.4, 0.0660, 0.0532])}
+"""Effective transverse relaxation times in s."""
+RECEIVE_TERMS = 9
+"""Number of polynomial terms of the logarithm of the receive sensitivity."""
+RADIUS = 90.0
+"""Length in mm at which fields and distortions are stated: about the head's half length."""
+
+REFERENCE_SITE = "siteA"
+"""The declared reference: always a 3 T MPRAGE, the protocol of most current cohorts."""
+RECEIVE_SPREAD = np.array([0.05, 0.06, 0.12, 0.12, 0.06, 0.06, 0.06, 0.06, 0.06])
+"""Standard deviations over scanners of the coefficients, linear and quadratic terms first."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A T1-weighted sequence on a magnet.
+
+    Attributes
+    ----------
+    kind : {"MPRAGE", "SPGR"}
+    field : float
+        Field strength, T: 1.5 or 3.
+    tr : float
+        Repetition time, s: between inversions (MPRAGE) or between pulses (SPGR).
+    te : float
+        Echo time, s.
+    flip : float
+        Flip angle, degrees.
+    ti : float
+        Time from inversion to the center of the readout, s (MPRAGE).
+    spacing : float
+        Time between readout pulses, s (MPRAGE).
+    echoes : int
+        Readout pulses after one inversion (MPRAGE).
+    """
+
+    kind: Literal["MPRAGE", "SPGR"]
+    field: float
+    tr: float
+    te: float
+    flip: float
+    ti: float = 0.0
+    spacing: float = 0.0
+    echoes: int = 0
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """A site's scanner.
+
+    Attributes
+    ----------
+    site : str
+        Name of the site.
+    sequence : Sequence
+        Gives the tissue contrast.
+    fwhm : float
+        In-plane full width at half maximum of the point spread, mm.
+    noise : float
+        Standard deviation of the complex noise's parts at 1 mm pixels, as a share of the signal
+        of young white matter.
+    stretch : ndarray, shape (2,)
+        Error of the scale along x and y.
+    warp : ndarray, shape (2,)
+        Displacement along x and y at `RADIUS` from the isocenter, as a share of `RADIUS`, growing
+        with the third power.
+    receive : ndarray, shape (RECEIVE_TERMS,)
+        Coefficients of the logarithm of the receive sensitivity, see `receive_terms`.
+    transmit : float
+        How much lower the flip angle is at `RADIUS` than in the center, as a share.
+    """
+
+    site: str
+    sequence: Sequence
+    fwhm: float
+    noise: float
+    stretch: NDArray[np.float64]
+    warp: NDArray[np.float64]
+    receive: NDArray[np.float64]
+    transmit: float
+
+
+def draw_scanner(seed: int, site: str) -> Scanner:
+    """Return a site's scanner, a pure function of the scanner seed and the site's name."""
+    rng = rng_from("phantom", "scanner", seed, site)
+    reference = site == REFERENCE_SITE
+    draw = rng.random(24)
+    bell = rng.standard_normal(RECEIVE_TERMS)
+
+    def between(k: int, low: float, high: float) -> float:
+        return float(low + (high - low) * draw[k])
+
+    field = 3.0 if reference or draw[0] < 0.5 else 1.5
+    if reference or draw[1] < 0.5:
+        sequence = Sequence(
+            "MPRAGE",
+            field,
+            tr=between(2, 1.9, 2.5),
+            te=between(3, 0.0022, 0.0040),
+            flip=between(4, 7.0, 12.0),
+            ti=between(5, 0.78, 1.12),
+            spacing=between(6, 0.0068, 0.0090),
+            echoes=round(between(7, 160, 192)),
+        )
+    else:
+        sequence = Sequence(
+            "SPGR",
+            field,
+            tr=between(2, 0.010, 0.026),
+            te=between(3, 0.0030, 0.0060),
+            flip=between(4, 14.0, 32.0),
+        )
+    fwhm = between(8, 1.6, 2.2) if reference else between(8, 1.4, 3.8)
+    ratio = between(9, 30.0, 36.0) if reference else between(9, 18.0, 40.0)
+    extent = 0.3 if reference else 1.0
+    stretch = extent * np.array([between(10, -0.008, 0.008), between(11, -0.008, 0.008)])
+    warp = extent * np.array([between(12, -0.010, 0.010), between(13, -0.010, 0.010)])
+    transmit = between(14, 0.10, 0.22) if field == 3.0 else between(14, 0.01, 0.06)
+    receive = bell * RECEIVE_SPREAD * (0.5 if reference else 1.0)
+    return Scanner(site, sequence, fwhm, 1 / ratio, stretch, warp, receive, transmit)
+
+
+def receive_terms(
+    x: NDArray[np.float32], y: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], ...]:
+    """Return the `RECEIVE_TERMS` polynomial terms, of degree 1 to 3, at points in mm."""
+    u, v = x / np.float32(RADIUS), y / np.float32(RADIUS)
+    return (u, v, u * u, v * v, u * v, u * u * u, v * v * v, u * u * v, u * v * v)
+
+
+def signal(sequence: Sequence, t1: NDArray, flip_scale: NDArray) -> NDArray:
+    """Steady-state signal of one tissue per unit of proton density, without T2* decay.
+
+    Parameters
+    ----------
+    sequence : Sequence
+        SPGR: Ernst and Anderson 1966 (ideal spoiling). MPRAGE: the periodic steady state of
+        inversion, recovery, `echoes` spoiled pulses and recovery (Deichmann et al., NeuroImage
+        2000, doi:10.1006/nimg.2000.0601), read at the middle pulse.
+    t1 : ndarray
+        Longitudinal relaxation time, s.
+    flip_scale : ndarray
+        Local flip angle over the nominal one; broadcast against `t1`.
+
+    Returns
+    -------
+    ndarray
+        Share of the equilibrium magnetization; positive except where an inverted tissue has not
+        yet recovered (its magnitude is taken when the image is formed).
+    """
+    angle = np.deg2rad(sequence.flip) * flip_scale
+    sin, cos = np.sin(angle), np.cos(angle)
+    if sequence.kind == "SPGR":
+        e1 = np.exp(-sequence.tr / t1)
+        return sin * (1 - e1) / (1 - cos * e1)
+    half = sequence.echoes // 2
+    e1 = np.exp(-sequence.spacing / t1)
+    before = np.exp(-(sequence.ti - half * sequence.spacing) / t1)
+    rest = sequence.tr - sequence.ti - (sequence.echoes - half) * sequence.spacing
+    after = np.exp(-rest / t1)
+    factor = cos * e1
+    limit = (1 - e1) / (1 - factor)
+    to_middle = np.exp(half * np.log(factor))
+    to_end = np.exp(sequence.echoes * np.log(factor))
+    # Magnetization just before the inversion repeats itself: m = after*(train(before(-m))) + ...
+    gain = -after * to_end * before
+    start = after * (to_end * (1 - before) + limit * (1 - to_end)) + 1 - after
+    m = start / (1 - gain)
+    ready = 1 - before * (1 + m)
+    return sin * (to_middle * ready + limit * (1 - to_middle))
