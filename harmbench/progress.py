@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 SECONDS_BETWEEN_LINES = 15.0
+LINES_OF_A_TASK = 10
 
 
 class Task(Protocol):
@@ -49,7 +50,7 @@ class _SilentTask:
 
 
 class LineProgress(Progress):
-    """Plain lines, for logs and pipes: one when an outer step is done, and a sign of life.
+    """Plain lines, for logs and pipes: one for each tenth of the outer task, and a sign of life.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ class LineProgress(Progress):
 
     @contextmanager
     def task(self, description: str, total: float) -> Iterator[Task]:
-        """Open a task; its lines come at every step of the outermost, else now and then."""
+        """Open a task; the outermost tells every tenth, an inner one now and then."""
         self._depth += 1
         try:
             yield _LineTask(self, description, total, outermost=self._depth == 1)
@@ -91,13 +92,18 @@ class _LineTask:
         self._total = total
         self._outermost = outermost
         self._done = 0.0
+        self._told = 0
         self._start = progress._clock()
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
         self._done += amount
         now = self._progress._clock()
-        if self._outermost or now - self._progress._last >= SECONDS_BETWEEN_LINES:
-            share = min(self._done / self._total, 1.0) if self._total else 1.0
+        share = min(self._done / self._total, 1.0) if self._total else 1.0
+        step = int(share * LINES_OF_A_TASK)
+        if (self._outermost and step > self._told) or (
+            now - self._progress._last >= SECONDS_BETWEEN_LINES
+        ):
+            self._told = step
             left = (now - self._start) * (1 - share) / share if share else 0.0
             tail = f", {note}" if note else ""
             self._progress.message(

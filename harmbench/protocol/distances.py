@@ -116,14 +116,14 @@ def _correlate(
         site.name: Estimate(float(r), *percentile_interval(reps), len(site.rows))
         for site, r, reps in zip(sites, points, replicates, strict=True)
     }
-    value = float(fisher_pool(points, sizes))
+    value, worst = float(fisher_pool(points, sizes)), max(p_values)
     arrays |= {"sites": np.array([site.name for site in sites]), "mantel_p": np.array(p_values)}
     return MetricResult(
         overall=Estimate(value, *percentile_interval(pooled), int(sizes.sum())),
         groups=groups,
         replicates=pooled,
         arrays=arrays,
-        note=f"largest Mantel p of {len(sites)} sites: {max(p_values):.3f}",
+        note=f"not above chance at every site (Mantel p = {worst:.2f})" if worst >= 0.05 else "",
     )
 
 

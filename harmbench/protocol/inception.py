@@ -123,7 +123,7 @@ def _cached_or_downloaded() -> tuple[Path | None, str]:
     try:
         _download(URL, path, SHA256_PREFIX)
     except (OSError, ValueError) as error:
-        return None, f"{URL} could not be fetched ({error}); give the file with --inception"
+        return None, f"{URL} could not be fetched ({error}); give --inception-weights FILE"
     return path, ""
 
 
