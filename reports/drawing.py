@@ -1,0 +1,107 @@
+"""What all figures share: style, colors, panels, and the answer that one cannot be drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from reports.results import Results
+
+PER_FIGURE = 8
+"""Most panels side by side of methods in one figure; more make a second one."""
+
+MARKERS = "osD^vP"
+GRAY = "0.45"
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.facecolor": "white",
+}
+
+
+class NoFigure(Exception):
+    """Why a figure cannot be drawn from this run."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with its name, title and the sentence that says how to read it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure (inches) with a constrained layout, outside of any pyplot state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def colors(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return a color, safe for color-blind eyes, and a marker for each name.
+
+    The palette has ten colors; from the eleventh name on they come back with another marker.
+    """
+    from matplotlib.colors import to_hex
+    from seaborn import color_palette
+
+    palette = [to_hex(color) for color in color_palette("colorblind")]
+    return {
+        name: (palette[i % len(palette)], MARKERS[i // len(palette) % len(MARKERS)])
+        for i, name in enumerate(names)
+    }
+
+
+def site_looks(results: Results) -> dict[str, tuple[str, str]]:
+    """Return color and marker of every site; the reference site comes first and is black."""
+    others = [site for site in results.sites if site != results.reference_site]
+    return {results.reference_site: ("black", "o")} | colors(others)
+
+
+def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` panels of `size` (inches) in rows of at most `columns`."""
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = new_figure(size[0] * columns, size[1] * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
+
+
+def chunks(rows: Sequence[Any], size: int = PER_FIGURE) -> list[list[Any]]:
+    """Return the rows in nearly equal chunks of at most `size`."""
+    count = math.ceil(len(rows) / size)
+    return [list(part) for part in np.array_split(np.array(rows, dtype=object), count)]
+
+
+def numbered(stem: str, index: int) -> str:
+    """Return the name of the index-th figure of a kind; the first has no number."""
+    return stem if index == 0 else f"{stem}-{index + 1}"
+
+
+def short(text: str, length: int = 22) -> str:
+    """Return a label that fits above a panel; dollar signs are not read as formulas."""
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    return text.replace("$", r"\$")

@@ -1,0 +1,127 @@
+"""The pages of a report: one self-contained HTML file, and the same as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from pathlib import Path
+from typing import Any
+
+from harmbench.store import write_text
+from reports import sheet
+from reports.figures import Saved, write_figures
+from reports.results import Results, read_results
+from reports.tables import (
+    ARROWS,
+    DIRECTIONS,
+    band_frame,
+    markdown,
+    markdown_text,
+    results_table,
+    site_tables,
+    write_tables,
+)
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(folder: Path) -> Path:
+    """Write everything that `reports.build` promises; return the path of ``report.html``."""
+    results = read_results(folder)
+    write_tables(results, folder / "tables")
+    figures, left_out = write_figures(results, folder / "figures")
+    content = page_content(results) | {"left_out": left_out}
+    write_text(folder / "report.md", render_markdown(content, figures))
+    page = folder / "report.html"
+    write_text(page, render_html(content, figures))
+    return page
+
+
+def page_content(results: Results) -> dict[str, Any]:
+    """Return all that both pages say, but for the figures."""
+    return {
+        "title": f"Harmonization benchmark: {results.config['dataset']['label']}",
+        "lead": sheet.lead(results),
+        "sheet": sheet.data_sheet(results),
+        "table": results_table(results),
+        "site_tables": site_tables(results),
+        "problems": sheet.problems(results),
+        "cards": sheet.method_cards(results),
+        "metrics": results.metrics,
+        "provenance": sheet.provenance(results),
+        "command": sheet.command(results),
+        "settings": sheet.settings(results),
+        "arrows": ARROWS,
+        "directions": DIRECTIONS,
+    }
+
+
+def render_html(content: dict[str, Any], figures: list[Saved]) -> str:
+    """Return the page, with its style and figures inside."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    # Every template is HTML, whatever its name ends with.
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["doi_url"] = doi_url
+    style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
+    pictures = [_inline(figure) for figure in figures]
+    template = environment.get_template("report.html.j2")
+    return template.render(content | {"style": style, "figures": pictures}) + "\n"
+
+
+def render_markdown(content: dict[str, Any], figures: list[Saved]) -> str:
+    """Return the same as Markdown, with the figures by their relative path."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "text": markdown_text, "table": markdown, "doi_url": doi_url
+    }  # fmt: skip
+    template = environment.get_template("report.md.j2")
+    return template.render(content | {"figures": figures, "band_frame": band_frame}) + "\n"
+
+
+def _inline(figure: Saved) -> dict[str, Any]:
+    data = figure.png.read_bytes()
+    # The header of a PNG holds its width in pixels; at 150 dpi a page shows 96 of them an inch.
+    (pixels,) = struct.unpack(">I", data[16:20])
+    return {
+        "title": figure.title,
+        "caption": figure.caption,
+        "width": round(pixels * 96 / 150),
+        "base64": base64.b64encode(data).decode(),
+    }
+
+
+def doi_url(doi: str) -> str:
+    """Return the address of a DOI or an arXiv identifier.
+
+    Parameters
+    ----------
+    doi : str
+        Such as ``"10.1016/j.neuroimage.2018.01.016"`` or ``"arXiv:1706.08500"``.
+
+    Returns
+    -------
+    str
+        Always of doi.org, whatever the text says, so that a plug-in cannot plant another address.
+    """
+    from urllib.parse import quote
+
+    name = doi.strip().removeprefix("https://doi.org/").removeprefix("doi:")
+    if name.lower().startswith("arxiv"):
+        name = "10.48550/arXiv." + name[5:].lstrip(": ")
+    return "https://doi.org/" + quote(name, safe="/().:;-_")

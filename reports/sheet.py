@@ -1,0 +1,260 @@
+"""What the pages say beside numbers: the data sheet, method cards, problems, provenance."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.results import Results
+from reports.tables import NONE
+
+PARTS = ("fit", "probe", "test", "A", "B")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The data sheet.
+
+    Attributes
+    ----------
+    summary, license, doi : str
+        As the data set declares them.
+    facts : list of (str, str)
+        Of the whole cohort.
+    sites : DataFrame
+        One row a site, as texts.
+    notes : list of str
+        Reservations about data and split.
+    """
+
+    summary: str
+    license: str
+    doi: str
+    facts: list[tuple[str, str]]
+    sites: pd.DataFrame
+    notes: list[str]
+
+
+def data_sheet(results: Results) -> Sheet:
+    """Describe the cohort: numbers, ages and sexes by site, and how it was split."""
+    info = results.config["dataset"]
+    table = results.participants
+    scans = table.drop_duplicates(["participant_id", "site", "session_id"])
+    subjects = table.drop_duplicates("participant_id")
+    at_sites = table.drop_duplicates(["participant_id", "site"])
+    shape = results.folder.cohort().shape
+    facts = [
+        ("Subjects", str(len(subjects))),
+        ("Scans", str(len(scans))),
+        ("Images", f"{len(table)} of {' × '.join(map(str, shape))}"),
+        ("Sites", str(len(results.sites))),
+        ("Reference site", results.reference_site),
+        ("Age", _ages(subjects["age"])),
+        ("Female", _female(subjects["sex"])),
+        ("Age variance between sites (η²)", _eta_squared(at_sites)),
+        ("Scanned at several sites", str(len(at_sites) - len(subjects))),
+        ("Images by part", _part_counts(table["part"])),
+    ]
+    return Sheet(
+        summary=info.get("summary", ""),
+        license=info.get("license", ""),
+        doi=info.get("doi", ""),
+        facts=facts,
+        sites=_site_rows(results, at_sites),
+        notes=[str(note) for note in results.config.get("notes", [])],
+    )
+
+
+def _site_rows(results: Results, at_sites: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for site in results.sites:
+        mine = at_sites[at_sites["site"] == site]
+        images = results.participants[results.participants["site"] == site]
+        name = f"{site} (reference)" if site == results.reference_site else site
+        row = {
+            "Site": name,
+            "Subjects": str(len(mine)),
+            "Age, years": _ages(mine["age"]),
+            "Female": _female(mine["sex"]),
+        }
+        counts = images["part"].value_counts()
+        held = [part for part in PARTS if part in set(results.parts)]
+        rows.append(row | {f"Images in {part}": str(counts.get(part, 0)) for part in held})
+    return pd.DataFrame(rows)
+
+
+def _ages(ages: pd.Series) -> str:
+    known = ages.dropna()
+    if known.empty:
+        return "unknown"
+    text = f"{known.mean():.1f} ± {known.std(ddof=0):.1f} ({known.min():.0f}–{known.max():.0f})"
+    missing = len(ages) - len(known)
+    return text + (f", {missing} missing" if missing else "")
+
+
+def _female(sexes: pd.Series) -> str:
+    known = sexes.dropna()
+    return f"{(known == 'F').mean():.0%}" if len(known) else "unknown"
+
+
+def _part_counts(parts: pd.Series) -> str:
+    counts = parts.value_counts()
+    return ", ".join(f"{part} {counts[part]}" for part in PARTS if part in counts)
+
+
+def _eta_squared(table: pd.DataFrame) -> str:
+    known = table.dropna(subset=["age"])
+    total = float(((known["age"] - known["age"].mean()) ** 2).sum())
+    if not total:
+        return NONE
+    means = known.groupby("site")["age"].transform("mean")
+    return f"{float(((means - known['age'].mean()) ** 2).sum()) / total:.2f}"
+
+
+# -- methods ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the page says of one method."""
+
+    title: str
+    summary: str
+    doi: str
+    facts: list[tuple[str, str]]
+
+
+def method_cards(results: Results) -> list[Card]:
+    """Describe every shown method: what it sees, its parameters, its seconds."""
+    cards = []
+    for label in dict.fromkeys(row.label for row in results.rows):
+        info = results.methods.get(label, {})
+        params = info.get("params") or {}
+        title = info.get("label", label)
+        facts = [
+            ("Kind", "control" if info.get("control") else "method"),
+            ("Sees in fitting", ", ".join(info.get("fit_sees", [])) or "images only"),
+            ("Sees in harmonizing", ", ".join(info.get("harmonize_sees", [])) or "images only"),
+            ("Renders to", "any site" if info.get("targets") == "any" else "the reference site"),
+            ("Parameters", ", ".join(f"{k}={v!r}" for k, v in params.items()) or "defaults"),
+            *_seconds(results, label),
+        ]
+        shown = title if title == label else f"{title} ({label})"
+        cards.append(Card(shown, info.get("summary", ""), info.get("doi", ""), facts))
+    return cards
+
+
+def _seconds(results: Results, label: str) -> list[tuple[str, str]]:
+    mine = results.timing[results.timing["label"] == label]
+    stages = mine["stage"].astype(str)
+    kinds = {
+        "Fitting": stages == "fit",
+        "Harmonizing": stages.str.startswith(("harmonized", "own_site")),
+    }
+    return [
+        (name, f"{float(mine.loc[rows, 'seconds'].sum()):.1f} s")
+        for name, rows in kinds.items()
+        if rows.any()
+    ]
+
+
+# -- problems -----------------------------------------------------------------------------------
+
+
+def problems(results: Results) -> pd.DataFrame | None:
+    """Return what was skipped or failed, with reasons, joined where many rows share one."""
+    bad: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for metric in results.metrics:
+        for row in results.rows:
+            score = results.score(row, metric["name"])
+            if score.status in ("skipped", "failed"):
+                rows = bad.setdefault((score.status, score.reason), {})
+                rows.setdefault(metric["label"], []).append(row.title)
+    records = []
+    for (status, reason), by_metric in sorted(bad.items()):
+        joined: dict[str, list[str]] = {}
+        for metric_label, titles in by_metric.items():
+            everyone = len(titles) == len(results.rows)
+            joined.setdefault("all" if everyone else ", ".join(titles), []).append(metric_label)
+        records += [
+            {
+                "Status": status,
+                "Methods": who,
+                "Metrics": ", ".join(labels),
+                "Reason": reason or "no reason was given",
+            }
+            for who, labels in joined.items()
+        ]
+    return pd.DataFrame(records) if records else None
+
+
+# -- provenance ---------------------------------------------------------------------------------
+
+
+def provenance(results: Results) -> list[tuple[str, str]]:
+    """Return what the numbers depend on: versions, fingerprint, seeds."""
+    identity = {
+        f"{name.replace('_', ' ').capitalize()}": str(value)
+        for name, value in results.config["identity"].items()
+    }
+    versions = results.environment.get("versions", {})
+    system = " ".join(str(results.environment.get(k, "")) for k in ("system", "processor"))
+    return [*identity.items(), *versions.items(), ("System", system.strip() or NONE)]
+
+
+def command(results: Results) -> str:
+    """Return the settings as the command line that asks for them."""
+    run, identity = results.config["run"], results.config["identity"]
+    path = run["data"]["params"].get("path")
+    parts = ["harmbench run"]
+    if run["methods"]:
+        parts.append("--methods " + " ".join(_base(spec["name"]) for spec in run["methods"]))
+    parts.append(f"--data {_base(path) if path else _base(run['data']['name'])}")
+    parts.append("--controls " + (" ".join(run["controls"]) or "none"))
+    parts += [f"--preset {run['preset']}", "--metrics " + " ".join(map(_base, run["metrics"]))]
+    parts.append(f"--reference-site {identity.get('reference_site', '')}")
+    parts += [f"--seeds {run['seeds']}", f"--data-seed {run['data_seed']}"]
+    return " \\\n  ".join([*parts, f"--threads {run['threads']} --device {run['device']}"])
+
+
+def settings(results: Results) -> str:
+    """Return ``config.json`` as text, without the folders of the machine it ran on."""
+    return json.dumps(_without_folders(results.config), indent=2, sort_keys=True)
+
+
+def _without_folders(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_folders(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_folders(value) for value in content]
+    return _base(content) if isinstance(content, str) else content
+
+
+def _base(text: str) -> str:
+    """Return the last part of an absolute path, any other text as it is."""
+    path = PurePath(text)
+    return path.name if path.is_absolute() else text
+
+
+def lead(results: Results) -> str:
+    """Return one sentence: what was run on what."""
+    contenders = list(dict.fromkeys(row.label for row in results.rows if not row.control))
+    controls = list(dict.fromkeys(row.label for row in results.rows if row.control))
+    parts = [_count(contenders, "method"), _count(controls, "control")]
+    tested = len(np.unique(results.participants["participant_id"].to_numpy()[results.tested]))
+    return (
+        f"{' and '.join(p for p in parts if p)} on {results.config['dataset']['label']}: "
+        f"{len(results.sites)} sites, {tested} test subjects, "
+        f"{len(results.metrics)} metrics, preset {results.config['run']['preset']}."
+    )
+
+
+def _count(names: list[str], kind: str) -> str:
+    if not names:
+        return ""
+    return f"{len(names)} {kind}{'s' if len(names) > 1 else ''} ({', '.join(names)})"

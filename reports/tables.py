@@ -1,0 +1,351 @@
+"""The tables of a report: what stands in each cell, and how it is written to files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harmbench.store import SCORE_COLUMNS, write_atomic, write_text
+from reports.results import Results, Row, Score
+
+NONE = "—"
+ARROWS = {"lower": "↓", "higher": "↑", "target": "→"}
+DIRECTIONS = {
+    "lower": "lower is better",
+    "higher": "higher is better",
+    "target": "nearer to the target is better",
+}
+LATEX = {
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "→": r"$\rightarrow$",
+    "—": "---",
+    "†": r"\dag{}",
+    "–": "--",
+    "±": r"$\pm$",
+    "η²": r"$\eta^2$",
+    "−": "$-$",
+}
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One cell of the results table.
+
+    Attributes
+    ----------
+    text : str
+        The value, or a dash.
+    interval : str
+        ``"[low, high]"``, empty where there is none.
+    notes : list of int
+        Numbers of the footnotes that belong to it.
+    status : str
+        ``"ok"``, ``"skipped"``, ``"failed"`` or ``"absent"``.
+    shade : float
+        From 0, the farthest from the best value of the column, to 1, the best; NaN for none.
+    """
+
+    text: str
+    interval: str = ""
+    notes: list[int] = field(default_factory=list)
+    status: str = "ok"
+    shade: float = np.nan
+
+    @property
+    def plain(self) -> str:
+        """All of it as one line of text."""
+        marks = "".join(f" [{number}]" for number in self.notes)
+        return " ".join(part for part in (self.text, self.interval) if part) + marks
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric as a column: its declaration, its cells in row order, and what stands below."""
+
+    metric: dict[str, Any]
+    cells: list[TableCell]
+    target: str
+    floors: list[str]
+    notes: list[int] = field(default_factory=list)
+
+    @property
+    def head(self) -> str:
+        """Label with unit, direction and footnotes."""
+        unit = f" ({self.metric['unit']})" if self.metric["unit"] else ""
+        marks = "".join(f" [{number}]" for number in self.notes)
+        return f"{self.metric['label']}{unit} {ARROWS[self.metric['direction']]}{marks}"
+
+
+@dataclass(frozen=True)
+class Band:
+    """The columns of one axis."""
+
+    axis: str
+    columns: list[Column]
+
+
+@dataclass(frozen=True)
+class ResultsTable:
+    """Methods by metrics, in bands, with numbered footnotes."""
+
+    rows: list[Row]
+    bands: list[Band]
+    footnotes: list[str]
+
+
+class _Footnotes:
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def number(self, text: str) -> list[int]:
+        """Return the number of a footnote, once for each text; none for an empty one."""
+        if not text:
+            return []
+        if text not in self.texts:
+            self.texts.append(text)
+        return [self.texts.index(text) + 1]
+
+
+def results_table(results: Results, metrics: Sequence[dict[str, Any]] = ()) -> ResultsTable:
+    """Lay out methods by metrics.
+
+    Parameters
+    ----------
+    results : Results
+        The run.
+    metrics : sequence of dict
+        Which metrics; all where empty.
+    """
+    names = {m["name"] for m in metrics or results.metrics}
+    footnotes = _Footnotes()
+    bands = []
+    for axis, members in results.axes():
+        columns = [_column(results, m, footnotes) for m in members if m["name"] in names]
+        if columns:
+            bands.append(Band(axis, columns))
+    return ResultsTable(results.rows, bands, footnotes.texts)
+
+
+def _column(results: Results, metric: dict[str, Any], footnotes: _Footnotes) -> Column:
+    scores = [results.score(row, metric["name"]) for row in results.rows]
+    target = results.target(metric["name"])
+    floors = results.floors(metric["name"])
+    digits = decimals([_size(s) for s in scores if s.ok])
+    reasons = {s.reason for s in scores}
+    # What is said of every row alike is said once, at the head of the column.
+    shared = reasons.pop() if len(reasons) == 1 else ""
+    marks = footnotes.number(shared)
+    shades = _shades(scores, metric)
+    cells = [
+        _cell(s, shade, digits, [] if shared else footnotes.number(s.reason))
+        for s, shade in zip(scores, shades, strict=True)
+    ]
+    lines = [f"{name}: {number(value, digits)}" for name, value in floors.items()]
+    return Column(metric, cells, _target_text(metric, target, digits), lines, marks)
+
+
+def _target_text(metric: dict[str, Any], target: tuple[float, float], digits: int) -> str:
+    low, high = (number(t, digits) for t in target)
+    if np.isfinite(target[0]):
+        return low if low == high else f"{low} to {high}"
+    goal = metric["goal"]
+    return "" if goal is None else f"{goal:g}"
+
+
+def _cell(score: Score, shade: float, digits: int, notes: list[int]) -> TableCell:
+    if not score.ok:
+        return TableCell(NONE, notes=notes, status=score.status)
+    return TableCell(number(score.value, digits), interval(score, digits), notes, "ok", shade)
+
+
+def _shades(scores: Sequence[Score], metric: dict[str, Any]) -> list[float]:
+    """Return how near each value is to the column's best, 0 to 1; NaN where that says nothing."""
+    values = np.array([s.value if s.ok else np.nan for s in scores])
+    if metric["direction"] == "lower":
+        distance = values
+    elif metric["direction"] == "higher":
+        distance = -values
+    else:
+        goal = np.nan if metric["goal"] is None else metric["goal"]
+        aims = np.array([s.target if np.isfinite(s.target) else goal for s in scores], dtype=float)
+        distance = np.abs(values - aims)
+    finite = distance[np.isfinite(distance)]
+    if finite.size < 2 or np.ptp(finite) == 0:
+        return [float("nan")] * len(scores)
+    return [float(s) for s in (finite.max() - distance) / np.ptp(finite)]
+
+
+def _size(score: Score) -> float:
+    """Return the value's size, or that of its uncertainty where this is larger."""
+    half = (score.high - score.low) / 2
+    return max(abs(score.value), half if np.isfinite(half) else 0.0)
+
+
+def decimals(values: Sequence[float]) -> int:
+    """Return how many decimals show three digits of the middle one of these values.
+
+    Not of the largest: one broken method must not round all others away.
+    """
+    sizes = [abs(v) for v in values if np.isfinite(v)]
+    middle = float(np.median(sizes)) if sizes else 0.0
+    if middle == 0:
+        return 3
+    # 1.000 belongs with 0.950, so the power of ten is that of a number just below.
+    return int(np.clip(2 - np.floor(np.log10(middle * (1 - 1e-9))), 0, 8))
+
+
+def number(value: float, digits: int) -> str:
+    """Return a number with that many decimals; never a minus before zero."""
+    if not np.isfinite(value):
+        return NONE
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def interval(score: Score, digits: int) -> str:
+    """Return ``"[low, high]"``, empty where there is no interval."""
+    if not (np.isfinite(score.low) and np.isfinite(score.high)):
+        return ""
+    return f"[{number(score.low, digits)}, {number(score.high, digits)}]"
+
+
+def band_frame(table: ResultsTable, band: Band) -> pd.DataFrame:
+    """Return one band as a table of texts, with rows for targets and floors."""
+    data: dict[str, list[str]] = {"Method": [row.marked for row in table.rows]}
+    for column in band.columns:
+        data[column.head] = [cell.plain for cell in column.cells]
+    below = {"Target": [c.target for c in band.columns]}
+    below["Floors"] = ["; ".join(c.floors) for c in band.columns]
+    for name, texts in below.items():
+        if any(texts):
+            for values, text in zip(data.values(), [name, *texts], strict=True):
+                values.append(text or NONE)
+    return pd.DataFrame(data)
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def long_table(results: Results) -> pd.DataFrame:
+    """Return ``scores.csv`` with the declarations of its metrics and methods beside each row."""
+    metrics = {m["name"]: m for m in results.metrics}
+    kinds = {row.label: row for row in results.rows}
+    table = results.scores[[c for c in SCORE_COLUMNS if c in results.scores]].copy()
+    for name in ("label", "axis", "unit", "direction"):
+        column = "metric_label" if name == "label" else name
+        table[column] = [metrics.get(m, {}).get(name, "") for m in table["metric"]]
+    table["control"] = [kinds[label].control for label in table["label"]]
+    table["sees_truth"] = [kinds[label].sees_truth for label in table["label"]]
+    return table
+
+
+def wide_table(results: Results) -> pd.DataFrame:
+    """Return one row a method and seed, and value, low and high of every metric; full precision."""
+    records = []
+    for row in results.rows:
+        record: dict[str, Any] = {"label": row.label, "seed": row.seed, "control": row.control}
+        record["sees_truth"] = row.sees_truth
+        for metric in results.metrics:
+            name = metric["name"]
+            score = results.score(row, name)
+            record |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
+        records.append(record)
+    return pd.DataFrame(records)
+
+
+def site_tables(results: Results) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Return, for every metric that says something of single sites, methods by sites as texts."""
+    tables = []
+    for metric in results.metrics:
+        mine = results.scores[results.scores["metric"] == metric["name"]]
+        sites = sorted(set(mine["group"]) - {"all"})
+        if not sites:
+            continue
+        digits = decimals(mine["value"].tolist())
+        data = {"Method": [row.marked for row in results.rows]}
+        for site in sites:
+            scores = [results.score(row, metric["name"], site) for row in results.rows]
+            data[site] = [_cell(s, np.nan, digits, []).plain for s in scores]
+        tables.append((metric, pd.DataFrame(data)))
+    return tables
+
+
+def write_tables(results: Results, folder: Path) -> None:
+    """Write ``results``, ``long`` and ``sites``, each as CSV, Markdown and LaTeX.
+
+    Parameters
+    ----------
+    results : Results
+        The run.
+    folder : Path
+        The run's ``tables``.
+    """
+    table = results_table(results)
+    bands = [(band.axis.capitalize(), band_frame(table, band)) for band in table.bands]
+    per_site = [(f"{m['label']}, by site", frame) for m, frame in site_tables(results)]
+    long = long_table(results)
+    notes = [f"[{i}] {text}" for i, text in enumerate(table.footnotes, start=1)]
+    _write(folder, "results", wide_table(results), bands, notes)
+    _write(folder, "long", long, [("All rows", long.fillna(""))], [])
+    _write(folder, "sites", long[long["group"] != "all"], per_site, [])
+
+
+def _write(
+    folder: Path,
+    stem: str,
+    csv: pd.DataFrame,
+    parts: list[tuple[str, pd.DataFrame]],
+    notes: list[str],
+) -> None:
+    write_atomic(folder / f"{stem}.csv", lambda path: csv.to_csv(path, index=False))
+    texts = [f"## {markdown_text(title)}\n\n{markdown(frame)}" for title, frame in parts]
+    texts += ["\n".join(f"- {markdown_text(note)}" for note in notes)] if notes else []
+    write_text(folder / f"{stem}.md", "\n\n".join(texts) + "\n")
+    blocks = [f"% {title}\n{latex(frame)}" for title, frame in parts]
+    blocks += [f"{latex_text(note)}\\\\" for note in notes]
+    write_text(folder / f"{stem}.tex", "\n".join(blocks) + "\n")
+
+
+def markdown_text(text: object) -> str:
+    """Return text that Markdown shows as it is, on one line."""
+    plain = " ".join(str(text).split())
+    for sign in "\\`*_|[]":
+        plain = plain.replace(sign, "\\" + sign)
+    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """Return a table of texts as Markdown."""
+    from tabulate import tabulate
+
+    safe = [[markdown_text(value) for value in row] for row in frame.itertuples(index=False)]
+    heads = [markdown_text(name) for name in frame]
+    return str(tabulate(safe, heads, tablefmt="pipe", disable_numparse=True))
+
+
+def latex(frame: pd.DataFrame) -> str:
+    """Return a table of texts as a LaTeX tabular with the rules of booktabs."""
+    from tabulate import tabulate
+
+    rows = [[" ".join(str(value).split()) for value in row] for row in frame.to_numpy()]
+    text = tabulate(rows, list(frame), tablefmt="latex_booktabs", disable_numparse=True)
+    return _latex_signs(str(text))
+
+
+def latex_text(text: str) -> str:
+    """Return one line of text for LaTeX."""
+    from tabulate import LATEX_ESCAPE_RULES
+
+    return _latex_signs("".join(LATEX_ESCAPE_RULES.get(c, c) for c in " ".join(text.split())))
+
+
+def _latex_signs(text: str) -> str:
+    for sign, command in LATEX.items():
+        text = text.replace(sign, command)
+    return text
