@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,13 +71,14 @@ def resolve(
     *,
     data: str = "phantom",
     preset: str = "standard",
-    methods: Sequence[str] = (),
+    methods: Sequence[str | MethodSpec] = (),
     controls: Sequence[str] = (),
     protocol: str = "core",
     metrics: Sequence[str] = (),
     inception: Path | None = None,
     threads: int | None = None,
     data_options: Mapping[str, Any] | None = None,
+    probe: dict[str, Any] | None = None,
     **rest: Any,
 ) -> RunConfig:
     """Turn what the user typed into a complete `RunConfig`.
@@ -87,8 +89,8 @@ def resolve(
         A data set's name, a BIDS folder, an ``.npz`` file, or ``file.py:Name``.
     preset : {"smoke", "standard", "paper"}
         Sizes and budgets.
-    methods : sequence of str
-        Registry names or ``file.py:Name``.
+    methods : sequence of str or MethodSpec
+        Registry names or ``file.py:Name``; a spec names a variant's parameters and label.
     controls : sequence of str
         Control names, or ``all`` or ``none``; empty for identity, shuffle and oracle.
     protocol : {"five", "core", "full"}
@@ -101,6 +103,8 @@ def resolve(
         CPU threads; None for all cores.
     data_options : mapping or None
         Arguments of the data set, above those of the preset.
+    probe : dict or None
+        The probes' budget, above that of the preset.
     **rest
         Further fields of `RunConfig`.
 
@@ -113,9 +117,12 @@ def resolve(
         raise unknown("preset", preset, PRESETS)
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
-    for name in methods:
-        registry.check_name("method", name)
+    specs = [MethodSpec(name=m) if isinstance(m, str) else m for m in methods]
+    for spec in specs:
+        registry.check_name("method", spec.name)
     settings = dict(PRESETS[preset])
+    if probe:
+        settings["probe"] = settings["probe"] | probe
     if inception is not None:
         if not inception.is_file():
             raise HarmbenchError(f"--inception-weights: there is no file {inception}")
@@ -123,7 +130,7 @@ def resolve(
     return RunConfig(
         data=_data_spec(data, preset, data_options or {}),
         preset=preset,
-        methods=tuple(method_spec(name, preset) for name in dict.fromkeys(methods)),
+        methods=_unique([method_spec(spec, preset) for spec in specs]),
         controls=_control_names(controls),
         protocol=protocol,
         metrics=_metric_names(metrics, protocol),
@@ -133,9 +140,14 @@ def resolve(
     )
 
 
-def method_spec(name: str, preset: str) -> MethodSpec:
-    """Return the spec of a method with the preset's parameters filled in."""
-    return MethodSpec(name=name, params=_with_preset("method", name, preset, {}))
+def method_spec(spec: MethodSpec, preset: str) -> MethodSpec:
+    """Return the spec with the preset's parameters filled in below its own."""
+    params = _with_preset("method", spec.name, preset, spec.params)
+    return spec.model_copy(update={"name": registry.absolute(spec.name), "params": params})
+
+
+def _unique(specs: list[MethodSpec]) -> tuple[MethodSpec, ...]:
+    return tuple(spec for i, spec in enumerate(specs) if spec not in specs[:i])
 
 
 def build_method(spec: MethodSpec) -> Harmonizer:
@@ -202,8 +214,14 @@ def _with_preset(
     return {**presets.get(preset, {}), **params}
 
 
-def _construct(kind: registry.Kind, name: str, params: dict[str, Any]) -> Any:
+def _construct(kind: registry.Kind, name: str, params: Mapping[str, Any]) -> Any:
     factory = registry.load(kind, name)
+    known = inspect.signature(factory).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        for param in params:
+            if param not in known:
+                noun = "option of data set" if kind == "dataset" else f"parameter of {kind}"
+                raise unknown(f"{noun} '{name}':", param, known)
     try:
         return factory(**params)
     except TypeError as error:

@@ -66,6 +66,14 @@ class Dataset(ABC):
         """The site that the data set declares as its reference, or None."""
         return None
 
+    @property
+    def probe_gate(self) -> tuple[str, float] | None:
+        """A metric and the least value an adequate probe gives it on the unharmonized images.
+
+        Known only where the marks of the sites are; below it all probe scores are "underfit".
+        """
+        return None
+
     def with_data_seed(self, seed: int) -> Self:
         """Return the data set with other subjects drawn; files hold no others, only the split."""
         return self

@@ -52,6 +52,13 @@ class MetricInfo:
         Products that are used where they can be had (an oracle exists on simulated data only).
     anchors : tuple of str
         Controls whose values are 0 and 1 of the metric's score, ``()`` for one that is not scored.
+    real_anchors : tuple of str
+        The same where there is no oracle; ``"floor:age and sex"`` is a floor that the metric's
+        result names, ``()`` leaves the metric unscored there.
+    margin : float or None
+        Difference that does not matter, in claims that a method is not inferior to another.
+    monotone : bool
+        Whether mixing an image with the oracle's moves the value one way only, apart from noise.
     expected_order : tuple of tuple of str
         What it must say of the controls, best first: each inner tuple is a tie.
     extractor : str
@@ -74,6 +81,9 @@ class MetricInfo:
     version: int = 1
     min_n: int = 20
     anchors: tuple[str, ...] = ()
+    real_anchors: tuple[str, ...] = ()
+    margin: float | None = None
+    monotone: bool = True
     expected_order: tuple[tuple[str, ...], ...] = ()
     extractor: str = ""
     doi: str = ""

@@ -26,8 +26,9 @@ from harmbench.errors import HarmbenchError
 from harmbench.method import MethodInfo
 from harmbench.metric import MetricInfo
 from harmbench.product import Product, ProductContext
+from harmbench.protocol import placebo
 
-SHARED_ROOMS = ("stats", "layers", "training", "cohort", "seeding")
+SHARED_ROOMS = ("stats", "layers", "training", "checkpoint", "ambient", "cohort", "seeding")
 """Modules whose code stands behind every method and metric, and so belongs to their keys."""
 
 RAW_PARTS = ("fit", "probe", "test", "real")
@@ -93,7 +94,8 @@ def make_cells(config: RunConfig, folds: Iterable[str], has_truth: bool) -> list
     titles: dict[str, MethodSpec] = {}
     cells = []
     names = list(dict.fromkeys((*ANCHORS, *config.controls)))
-    specs = [method_spec(n, config.preset) for n in names] + list(config.methods)
+    anchors = [method_spec(MethodSpec(name=n), config.preset) for n in names]
+    specs = [*anchors, *config.methods]
     for spec in specs:
         held = titles.setdefault(spec.title, spec)
         if held is not spec:
@@ -164,6 +166,8 @@ class Keys:
             return digest(name, self.data_id, cell.fold, self.reference_site)
         if kind in ("harmonized", "own_site"):
             return digest(name, self.fit(cell))
+        if name in placebo.NAMES:
+            return digest(name, registry.package_id(placebo.__name__), self.fit(cell))
         product = self.products[name]
         context = self.context(cell)
         reads = {field: getattr(context, field) for field in product.reads}
@@ -238,5 +242,6 @@ IMAGE_PRODUCTS = frozenset(
     {f"raw.{part}" for part in RAW_PARTS}
     | {f"harmonized.{part}" for part in ("fit", "probe", "test")}
     | {"own_site.test", "truth.test", "truth.test.clean"}
+    | placebo.NAMES
 )
 """Products that the runner makes itself; all others are declared by the protocol's modules."""

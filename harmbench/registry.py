@@ -60,6 +60,14 @@ def check_name(kind: Kind, name: str) -> None:
         raise unknown(kind, name, names(kind))
 
 
+def absolute(name: str) -> str:
+    """Return the name with the path of a ``file.py:Name`` made absolute."""
+    if not _is_file(name):
+        return name
+    path, _, attribute = name.rpartition(":")
+    return f"{Path(path).resolve()}:{attribute}"
+
+
 def code_id(kind: Kind, name: str) -> str:
     """Return a hash of the sources a plug-in comes from: its file, or its package's .py files."""
     if _is_file(name):

@@ -14,11 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from harmbench import __version__, registry
 from harmbench.cohort import Cohort
+from harmbench.collect import collect_scores, collect_timing, failures, marked_underfit, write_index
 from harmbench.config import PROTOCOL_VERSION, RunConfig, build_dataset
 from harmbench.data.splits import Split, make_split
 from harmbench.dataset import Dataset
@@ -27,7 +27,7 @@ from harmbench.plan import Cell, Keys, digest, make_cells
 from harmbench.progress import Progress
 from harmbench.protocol import PRODUCTS
 from harmbench.stages import Bench
-from harmbench.store import SCORE_COLUMNS, RunFolder, Stage, read_json, write_json
+from harmbench.store import RunFolder, write_json
 
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "torch", "neuroHarmonize", "nilearn")
 SPLIT_COLUMNS = ["participant_id", "site", "session_id", "slice"]
@@ -78,17 +78,39 @@ def run(config: RunConfig, out: Path, progress: Progress | None = None) -> RunSu
     dataset = build_dataset(config)
     folder.begin(_identity(config, dataset))
     with folder.lock(), folder.tidied(), _logging_to(out / "run.log"):
-        bench, cells = prepare(folder, config, dataset, progress)
+        layout = prepare(folder, config, dataset, progress)
+        _store(layout)
+        bench, cells = layout.bench, layout.cells
         records = _work_through(bench, cells, progress)
         scores = collect_scores(records)
         folder.write_scores(scores, collect_timing(bench, cells))
-        _write_index(bench, cells)
-    return RunSummary(out, scores, _failures(scores))
+        write_index(bench, cells)
+    return RunSummary(out, scores, failures(scores))
 
 
-def prepare(
-    folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Progress
-) -> tuple[Bench, list[Cell]]:
+@dataclass(frozen=True)
+class Layout:
+    """A run laid out, nothing of it written yet.
+
+    Attributes
+    ----------
+    bench : Bench
+        What all cells share.
+    cells : list of Cell
+        What is to be run, in order.
+    identity : dict
+        What an earlier run in the same folder must agree with.
+    split : Split
+        The parts.
+    """
+
+    bench: Bench
+    cells: list[Cell]
+    identity: dict[str, Any]
+    split: Split
+
+
+def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Progress) -> Layout:
     """Load the data and the split, settle the reference site, and lay out the cells."""
     identity = _identity(config, dataset)
     if folder.has_cohort and folder.config_file.is_file():
@@ -105,7 +127,6 @@ def prepare(
     data_id = digest(dataset.fingerprint, config.data_seed, split.part.tolist())
     folds = {fold.name: fold for fold in split.folds()}
     cells = make_cells(config, folds, dataset.info.has_truth)
-    _store(folder, config, identity, cohort, split, dataset)
     products = {product.name: product for product in PRODUCTS}
     anchors: dict[str, dict[str, Cell]] = {}
     for cell in reversed(cells):
@@ -113,7 +134,36 @@ def prepare(
             anchors.setdefault(cell.spec.name, {})[cell.fold] = cell
     keys = Keys(config, data_id, reference, products, anchors)
     metrics = {name: registry.load("metric", name) for name in config.metrics}
-    return Bench(folder, dataset, cohort, folds, keys, metrics, progress), cells
+    bench = Bench(folder, dataset, cohort, folds, keys, metrics, progress)
+    return Layout(bench, cells, identity, split)
+
+
+def outline(config: RunConfig, out: Path, progress: Progress | None = None) -> pd.DataFrame:
+    """Say what `run` would do, and what of it is already done, without writing anything.
+
+    Returns
+    -------
+    DataFrame
+        One row a cell: label, seed, fold, whether it is fitted, and how many of its scores exist.
+    """
+    folder = RunFolder(out)
+    dataset = build_dataset(config)
+    folder.begin(_identity(config, dataset))
+    layout = prepare(folder, config, dataset, progress or Progress())
+    rows = []
+    for cell in layout.cells:
+        work = layout.bench.work(cell)
+        rows.append(
+            {
+                "label": cell.spec.title,
+                "seed": cell.seed,
+                "fold": cell.fold,
+                "fitted": "yes" if work.is_fitted else "no",
+                "scores": f"{work.scores_done()} of {len(layout.bench.metrics)}",
+                "shown": "yes" if cell.shown else "no, an anchor",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _identity(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
@@ -161,28 +211,23 @@ def _extend(folder: RunFolder, config: RunConfig) -> RunConfig:
     )
 
 
-def _store(
-    folder: RunFolder,
-    config: RunConfig,
-    identity: dict[str, Any],
-    cohort: Cohort,
-    split: Split,
-    dataset: Dataset,
-) -> None:
-    if not folder.has_cohort:
-        table = cohort.participants[SPLIT_COLUMNS].assign(part=split.part)
-        folder.save_cohort(cohort, table)
-    info = asdict(dataset.info)
-    notes = list(getattr(dataset, "notes", []))
+def _store(layout: Layout) -> None:
+    """Write the data and the settings, the marks of a run that has begun."""
+    bench = layout.bench
+    folder, cohort, dataset = bench.folder, bench.cohort, bench.dataset
+    notes = [*getattr(dataset, "notes", []), *filter(None, [layout.split.reason])]
+    if folder.config_file.is_file():
+        notes = folder.config["notes"]
     content = {
-        "identity": identity,
-        "run": config.model_dump(mode="json"),
-        "dataset": info,
-        "notes": notes + ([split.reason] if split.reason else []),
+        "identity": layout.identity,
+        "run": bench.keys.config.model_dump(mode="json"),
+        "dataset": asdict(dataset.info),
+        "notes": notes,
         "space": cohort.space,
     }
-    if folder.config_file.is_file():
-        content["notes"] = folder.config["notes"]
+    if not folder.has_cohort:
+        table = cohort.participants[SPLIT_COLUMNS].assign(part=layout.split.part)
+        folder.save_cohort(cohort, table)
     write_json(folder.config_file, content)
     write_json(folder.root / "environment.json", environment())
 
@@ -207,136 +252,7 @@ def _work_through(bench: Bench, cells: list[Cell], progress: Progress) -> list[d
                 record = work.score(name)
                 records.append({"cell": cell, "metric": metric.info, **record})
             task.advance(1, note=cell.spec.title)
-    return records
-
-
-# -- tables -------------------------------------------------------------------------------------
-
-
-def collect_scores(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """Turn the records of all shown cells into rows; folds become one row, their mean.
-
-    The halves of cross-fitting score different subjects, so the half-width of the mean's interval
-    is the root of the sum of the squared half-widths, divided by their number.
-    """
-    grouped: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-    for record in records:
-        cell = record["cell"]
-        if cell.shown:
-            key = (cell.spec.title, cell.seed, record["metric"].name)
-            grouped.setdefault(key, []).append(record)
-    rows = [row for folds in grouped.values() for row in _rows(folds)]
-    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
-
-
-def _rows(folds: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    cell, info = folds[0]["cell"], folds[0]["metric"]
-    worst = next((f for f in folds if f["status"] != "ok"), folds[0])
-    head = {
-        "method": cell.spec.name.rpartition(":")[2],
-        "label": cell.spec.title,
-        "seed": cell.seed,
-        "metric": info.name,
-        "metric_version": info.version,
-        "status": worst["status"],
-    }
-    if worst["status"] != "ok":
-        yield {**head, "group": "all", "n": 0, "reason": worst["reason"]}
-        return
-    target = _mean([f.get("target") for f in folds])
-    note = "; ".join(dict.fromkeys(f["note"] for f in folds if f.get("note")))
-    overall = _combine([f["overall"] for f in folds])
-    yield {**head, "group": "all", **overall, "target": target, "reason": note}
-    for site in sorted({site for f in folds for site in f["groups"]}):
-        there = [f["groups"][site] for f in folds if site in f["groups"]]
-        yield {**head, "group": site, **_combine(there), "reason": ""}
-
-
-def _combine(estimates: list[dict[str, Any]]) -> dict[str, Any]:
-    value = _mean([e["value"] for e in estimates])
-    k = len(estimates)
-
-    def bound(side: str) -> float:
-        if any(e[side] is None for e in estimates):
-            return float("nan")
-        gaps = np.array([e[side] - e["value"] for e in estimates], dtype=float)
-        return value + float(np.sign(gaps.sum()) * np.sqrt((gaps**2).sum()) / k)
-
-    return {
-        "value": value,
-        "ci_low": bound("low"),
-        "ci_high": bound("high"),
-        "n": sum(e["n"] for e in estimates),
-    }
-
-
-def _mean(values: list[Any]) -> float:
-    if any(v is None for v in values):
-        return float("nan")
-    return float(np.mean(values))
-
-
-def collect_timing(bench: Bench, cells: list[Cell]) -> pd.DataFrame:
-    """Return the seconds of every finished stage, read from its mark."""
-    rows = []
-    for cell in cells:
-        for path in sorted((bench.folder.root / "cells" / cell.folder).rglob("*.json")):
-            rows += _timing_row(cell.spec.title, cell.seed, cell.fold, path)
-    for path in sorted((bench.folder.root / "raw").glob("*.json")):
-        rows += _timing_row("(shared)", 0, "", path)
-    return pd.DataFrame(rows, columns=["label", "seed", "fold", "stage", "seconds"])
-
-
-def _timing_row(label: str, seed: int, fold: str, path: Path) -> list[dict[str, Any]]:
-    mark = read_json(path)
-    if not isinstance(mark, dict) or "seconds" not in mark:
-        return []
-    row = {"label": label, "seed": seed, "fold": fold}
-    return [{**row, "stage": mark["stage"], "seconds": mark["seconds"]}]
-
-
-def _failures(scores: pd.DataFrame) -> list[str]:
-    failed = scores[scores["status"] == "failed"]
-    pairs = dict.fromkeys(zip(failed["label"], failed["reason"], strict=True))
-    return [f"{label}: {reason}" for label, reason in pairs]
-
-
-def _write_index(bench: Bench, cells: list[Cell]) -> None:
-    """Write what the report reads, so that old runs stay readable without their plug-ins."""
-    root = bench.folder.root
-    write_json(root / "metrics.json", {m.info.name: asdict(m.info) for m in bench.metrics.values()})
-    methods = {}
-    index = []
-    for cell in cells:
-        info = asdict(cell.info) | {"sees_truth": cell.info.sees_truth}
-        info = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in info.items()}
-        methods[cell.spec.title] = info | {"params": cell.spec.params, "shown": cell.shown}
-        index.append(_index_entry(bench, cell))
-    write_json(root / "methods.json", methods)
-    write_json(root / "cells.json", index)
-
-
-def _index_entry(bench: Bench, cell: Cell) -> dict[str, Any]:
-    work = bench.work(cell)
-    images = {
-        name: work.stage(name)
-        for name in ("harmonized.test", "own_site.test", "truth.test")
-        if work.unavailable(name) is None
-    }
-    scores = {
-        metric.info.name: Stage(
-            work.folder / "scores", metric.info.name, bench.keys.score(cell, name, metric.info)
-        )
-        for name, metric in bench.metrics.items()
-        if all(bench.keys.has(need) for need in metric.info.needs)
-    }
-    root = bench.folder.root
-    found = {
-        kind: {n: str(s.stem.relative_to(root)) for n, s in stages.items() if s.mark is not None}
-        for kind, stages in (("images", images), ("scores", scores))
-    }
-    head = {"label": cell.spec.title, "seed": cell.seed, "fold": cell.fold, "shown": cell.shown}
-    return head | found
+    return marked_underfit(records, bench.dataset.probe_gate)
 
 
 @contextmanager

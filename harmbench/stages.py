@@ -27,6 +27,7 @@ from harmbench.metric import Metric, MetricInputs, MetricResult
 from harmbench.plan import Cell, Keys
 from harmbench.product import Product, ProductUnavailable
 from harmbench.progress import Progress
+from harmbench.protocol import placebo
 from harmbench.seeding import rng_from
 from harmbench.store import RunFolder, Stage, read_arrays, write_arrays, write_atomic
 
@@ -153,13 +154,21 @@ class CellWork:
             stage.complete(stage="fit", seconds=seconds())
         return type(method).load(stage.stem)
 
+    def _rows(self, name: str) -> Cohort:
+        """Return the raw rows behind an image product; a placebo's say what the method is told."""
+        cohort = self.bench.raw(self.cell.fold, name.split(".")[1])
+        if name not in placebo.NAMES:
+            return cohort
+        return placebo.with_placebo(cohort, name, self.bench.keys.data_id, self.cell.fold)
+
     def _harmonize(self, name: str) -> NDArray[np.float32]:
-        stem, _, part = name.partition(".")
         method, info = self.method, self.method.info
-        cohort = self.bench.raw(self.cell.fold, part)
+        cohort = self._rows(name)
+        if name in placebo.NAMES:
+            cohort = placebo.told(cohort, name)
         images = method.harmonize(
             cohort.only(info.harmonize_sees - {"truth"}),
-            OWN_SITE if stem == "own_site" else None,
+            OWN_SITE if name == "own_site.test" else None,
             context=ApplyContext(**self._settings(info.harmonize_sees, "harmonize")),
         )
         images = np.asarray(images, dtype=np.float32)
@@ -194,12 +203,16 @@ class CellWork:
         return self._once(name, lambda: self._find_or_make(name))
 
     def _find_or_make(self, name: str) -> Any:
+        sees = self.cell.info.harmonize_sees
+        if name in placebo.NAMES and not placebo.concerns(name, sees):
+            # Told a lie that it does not hear, a method returns the very same images.
+            return self._rows(name).with_images(self.product("harmonized.test").images)
         stage = self.stage(name)
         if name in plan.IMAGE_PRODUCTS:
             if stage.mark is None:
                 self._make_images(name, stage)
             images = np.load(stage.file(".npy"), mmap_mode="r", allow_pickle=False)
-            return self.bench.raw(self.cell.fold, name.split(".")[1]).with_images(images)
+            return self._rows(name).with_images(images)
         if stage.mark is None:
             self._make_arrays(self.bench.keys.products[name], stage)
         return read_arrays(stage.file(".npz"))
@@ -263,8 +276,7 @@ class CellWork:
     def score(self, registry_name: str) -> dict[str, Any]:
         """Return the record of one metric: its values, or why there are none."""
         metric = self.bench.metrics[registry_name]
-        key = self.bench.keys.score(self.cell, registry_name, metric.info)
-        stage = Stage(self.folder / "scores", metric.info.name, key)
+        stage = self.score_stage(registry_name)
         mark = stage.mark
         if mark is not None:
             return mark
@@ -284,6 +296,24 @@ class CellWork:
             self.log.exception("metric %s failed", metric.info.name)
             return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         return self._keep(result, stage, seconds())
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the fit is there already."""
+        return Stage(self.folder, "fit", self.bench.keys.fit(self.cell)).mark is not None
+
+    def scores_done(self) -> int:
+        """Return how many of the run's metrics are there already."""
+        return sum(self.score_stage(name).mark is not None for name in self.bench.metrics)
+
+    def score_stage(self, registry_name: str) -> Stage:
+        """Return the stage of one metric's score."""
+        metric = self.bench.metrics[registry_name]
+        needs = metric.info.needs
+        if not all(self.bench.keys.has(need) for need in needs):
+            return Stage(self.folder / "scores", metric.info.name, "-" * 32)
+        key = self.bench.keys.score(self.cell, registry_name, metric.info)
+        return Stage(self.folder / "scores", metric.info.name, key)
 
     def _reason_to_skip(self, metric: Metric) -> str | None:
         n = int(self.fold.test.sum())

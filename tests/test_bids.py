@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from support import made_up_scan as scan_data
+from support import save_bids_scan as save_scan
 
 from harmbench.cohort import Cohort
 from harmbench.data.bids import BIDSDataset
@@ -25,22 +28,6 @@ sub-02\tn/a\tMale\tnorth\tA
 sub-03\t89+\tf\tsouth\tB
 sub-04\t51\tn/a\tsouth\tB
 """
-
-
-def scan_data(seed: int, shape: tuple[int, ...] = (40, 44, 1)) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    data = np.zeros(shape, np.float32)
-    data[8:32, 6:38] = rng.uniform(50, 200, data[8:32, 6:38].shape)
-    return data
-
-
-def save_scan(root: Path, subject: str, session: str = "", data: np.ndarray | None = None) -> Path:
-    stem = "_".join(filter(None, (subject, session)))
-    file = root / subject / session / "anat" / f"{stem}_T1w.nii.gz"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    data = scan_data(sum(stem.encode())) if data is None else data
-    nib.save(nib.Nifti1Image(data, np.diag([4.0, 4.0, 4.0, 1.0])), file)
-    return file
 
 
 @pytest.fixture
@@ -82,11 +69,15 @@ def test_what_is_missing_is_noted(folder):
 
 
 def test_columns_can_be_named_and_ages_may_be_absent(folder):
-    dataset = BIDSDataset(folder, size=32, site_column="scanner", age_column="years")
+    dataset = BIDSDataset(folder, size=32, site_column="scanner", age_column="")
     cohort = dataset.load()
     assert cohort.sites == ["A", "B"]
     assert np.isnan(cohort.column("age")).all()
     assert "age is missing for 4 of 4 scans" in dataset.notes
+    (folder / "participants.tsv").write_text(TABLE.replace("age", "weight"))
+    assert np.isnan(load(folder).column("age")).all()
+    with pytest.raises(HarmbenchError, match=r"no column 'Age'.*--age-column"):
+        load(folder, age_column="Age")
 
 
 def test_sessions_overrule_participants_and_are_repeats(folder):
@@ -208,15 +199,16 @@ def not_an_image(root: Path) -> None:
         (replace("sub-02", "sub-01"), "names sub-01 more than once"),
         (replace("34.5", "old"), "sub-01: age 'old'"),
         (replace("34.5", "1250"), "sub-01: age '1250'"),
-        (replace("Male", "1"), "sub-02: sex '1'"),
+        (replace("Male", "1"), "column 'sex' holds the numbers 1.*--sex-codes"),
+        (replace("Male", "boy"), "line 3, sub-02: sex 'boy'"),
         (replace("n/a\tMale\tnorth", "n/a\tMale\tn/a"), "sub-02: the site is missing"),
         (replace("north", "south"), r"one site \(south\)"),
         (lambda root: (root / "participants.tsv").write_bytes(b"\xff\xfe\x00"), "UTF-8"),
         (lambda root: (root / "dataset_description.json").write_text("{"), "not JSON"),
-        (zero_bytes, "sub-02_T1w.nii.gz cannot be read"),
-        (truncated, "sub-02_T1w.nii.gz cannot be read"),
-        (truncated_inside, "sub-02_T1w.nii.gz cannot be read"),
-        (not_an_image, "sub-02_T1w.nii.gz cannot be read"),
+        (zero_bytes, "sub-02_T1w.nii.gz: it cannot be read"),
+        (truncated, "sub-02_T1w.nii.gz: it cannot be read"),
+        (truncated_inside, "sub-02_T1w.nii.gz: it cannot be read"),
+        (not_an_image, "sub-02_T1w.nii.gz: it cannot be read"),
         (
             lambda root: save_scan(root, "sub-02", data=np.ones((7, 8, 9), np.float32)),
             "sub-02_T1w.nii.gz: it is constant",
@@ -231,6 +223,319 @@ def test_every_damage_is_named(folder, damage, sentence):
     damage(folder)
     with pytest.raises(HarmbenchError, match=sentence):
         load(folder)
+
+
+def test_all_problems_are_said_at_once_or_left_out(folder):
+    for subject in ("sub-05", "sub-06"):
+        save_scan(folder, subject)
+    text = TABLE.replace("34.5", "old") + "sub-06\t40\tM\tnorth\tB\n"
+    (folder / "participants.tsv").write_text(text)
+    with pytest.raises(HarmbenchError) as error:
+        load(folder)
+    said = str(error.value)
+    assert "2 problems" in said and "age 'old'" in said and "no row for sub-05" in said
+    assert "\n(--skip-bad goes on without these scans)\n(no image was read yet" in said
+    truncated(folder)
+    dataset = BIDSDataset(folder, size=32, skip_bad=True)
+    assert list(dataset.load().column("participant_id")) == ["sub-03", "sub-04", "sub-06"]
+    left_out = [note for note in dataset.notes if note.startswith("left out: ")]
+    assert len(left_out) == 3 and "sub-02/anat/sub-02_T1w.nii.gz: it cannot be read" in left_out[2]
+    assert str(folder.parent) not in " ".join(dataset.notes)  # they are shown in reports
+
+
+def test_what_is_left_out_must_leave_two_sites(folder):
+    for subject in ("sub-01", "sub-02"):
+        (folder / subject / "anat" / f"{subject}_T1w.nii.gz").write_bytes(b"")
+    with pytest.raises(HarmbenchError, match=r"one site \(south\)"):
+        load(folder, skip_bad=True)
+
+
+def test_scans_left_out_are_no_repeats(folder):
+    for session in ("ses-a", "ses-b", "ses-c"):
+        save_scan(folder, "sub-01", session)
+    shutil.rmtree(folder / "sub-01" / "anat")
+    (folder / "sub-01/ses-b/anat/sub-01_ses-b_T1w.nii.gz").write_bytes(b"")
+    dataset = BIDSDataset(folder, size=32, skip_bad=True)
+    cohort = dataset.load()
+    ((one, two),) = dataset.repeats()
+    assert (one.session_id, two.session_id) == ("ses-a", "ses-c")
+    assert {one, two} <= set(cohort.keys)
+
+
+# ---- tables as they come
+
+
+def test_site_in_the_session_or_in_scans(folder):
+    for session in ("ses-a", "ses-b"):
+        save_scan(folder, "sub-01", session)
+    shutil.rmtree(folder / "sub-01" / "anat")
+    (folder / "sub-01/ses-b/sub-01_ses-b_scans.tsv").write_text(
+        "filename\tsite\nanat/sub-01_ses-b_T1w.nii.gz\tsouth\nanat/other.nii.gz\twest\n"
+    )
+    cohort = load(folder)
+    assert list(cohort.column("site")[:2]) == ["north", "south"]
+    for subject in ("sub-02", "sub-03", "sub-04"):
+        shutil.move(folder / subject / "anat", folder / subject / "ses-a" / "anat")
+    assert load(folder, site_column="session_id").sites == ["ses-a", "ses-b"]
+
+
+def test_participants_may_have_a_row_for_each_session(folder):
+    for session in ("ses-1", "ses-2"):
+        save_scan(folder, "sub-01", session)
+    shutil.rmtree(folder / "sub-01" / "anat")
+    rows = "participant_id\tsession_id\tage\tsite\n1\t1\t30\tx\n1\tses-2\t31\ty\n".replace(
+        "\n1\t", "\n01\t"
+    )
+    rest = "".join(f"sub-0{k}\t\t40\ty\n" for k in (2, 3, 4))
+    (folder / "participants.tsv").write_text(rows + rest)
+    cohort = load(folder)
+    assert list(cohort.column("age")) == [30, 31, 40, 40, 40]
+    assert list(cohort.column("site")[:2]) == ["x", "y"]
+    (folder / "participants.tsv").write_text(rows + rest + "sub-01\tses-1\t30\ty\n")
+    with pytest.raises(HarmbenchError, match=r"sub-01 ses-1 more than once \(.* line 2 and line 7"):
+        load(folder)
+
+
+def test_ids_that_lost_their_zeros_are_recognized(folder):
+    (folder / "participants.tsv").write_text(TABLE.replace("sub-01", "1"))
+    with pytest.raises(HarmbenchError, match="has 'sub-1' lost its leading zeros"):
+        load(folder)
+    (folder / "participants.tsv").write_text(TABLE.replace("sub-", ""))
+    assert len(load(folder)) == 4
+
+
+def test_ixi_like_columns_by_flags_and_codes(folder):
+    header = "participant_id\tAge\tSEX_ID (1=m, 2=f)\tsite \n"
+    rows = [("01", "34.5", "1", "1"), ("02", "-", "2", "1"), ("03", "89+", "2", "2"),
+            ("04", "-9999", "", "2")]  # fmt: skip
+    text = header + "".join("\t".join(row) + "\n" for row in rows)
+    (folder / "participants.tsv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    with pytest.raises(HarmbenchError) as error:
+        load(folder)
+    assert 'perhaps --age-column "Age"' in str(error.value)
+    flags = {"age_column": "Age", "sex_column": "SEX_ID (1=m, 2=f)"}
+    with pytest.raises(HarmbenchError, match='its name suggests --sex-codes "1=M,2=F"'):
+        load(folder, **flags)
+    cohort = load(folder, **flags, sex_codes="1=M,2=F")
+    np.testing.assert_array_equal(cohort.column("age"), [34.5, np.nan, 89, np.nan])
+    assert list(cohort.column("sex")[:3]) == ["M", "F", "F"] and pd.isna(cohort.column("sex")[3])
+    assert cohort.sites == ["1", "2"]
+    prints = {BIDSDataset(folder, **flags, sex_codes=c).fingerprint for c in ("1=M,2=F", "1=F,2=M")}
+    assert len(prints) == 2
+
+
+def test_levels_in_participants_json_explain_codes(folder):
+    (folder / "participants.tsv").write_text(
+        TABLE.replace("\tF\t", "\t2\t").replace("Male", "1").replace("\tf\t", "\t2\t")
+    )
+    levels = {"sex": {"Levels": {"1": "male", "2": {"Description": "Female participant"}}}}
+    (folder / "participants.json").write_text(json.dumps(levels))
+    assert list(load(folder).column("sex")[:3]) == ["F", "M", "F"]
+
+
+def test_a_second_header_is_refused_but_a_wrong_age_is_not_one(folder):
+    lines = TABLE.splitlines()
+    lines.insert(1, "Subject\tyears\tM/F\thospital\tmachine")
+    (folder / "participants.tsv").write_text("\n".join(lines).replace("n/a\tMale", "31\tMale"))
+    with pytest.raises(HarmbenchError, match=r"line 2 looks like a second header \('years'"):
+        load(folder)
+
+
+def test_csv_with_quotes_and_semicolons(folder):
+    (folder / "participants.tsv").unlink()
+    text = TABLE.replace("\t", ";").replace(";B", ';"B; ""the big one"""')
+    (folder / "participants.csv").write_text(text)
+    table = load(folder).participants
+    assert list(table["scanner"]) == ["A", "A", 'B; "the big one"', 'B; "the big one"']
+
+
+def test_sites_that_differ_in_case_are_noted(folder):
+    (folder / "participants.tsv").write_text(TABLE.replace("Male\tnorth", "Male\tNorth"))
+    dataset = BIDSDataset(folder, size=32)
+    assert dataset.load().sites == ["North", "north", "south"]
+    assert any("'North' and 'north' differ in spelling only" in note for note in dataset.notes)
+
+
+# ---- images as they come
+
+
+def test_derivatives_without_a_table_use_that_of_their_source(folder):
+    place = folder / "derivatives" / "clean"
+    for subject in ("sub-01", "sub-02", "sub-03", "sub-04"):
+        (place / subject).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder / subject, place / subject)
+    cohort = load(place)
+    assert cohort.sites == ["north", "south"]
+    with pytest.raises(HarmbenchError, match=r"one of its derivatives as the folder: .*clean"):
+        load(folder)
+
+
+def test_runs_are_ordered_by_number(folder):
+    (folder / "sub-01/anat/sub-01_T1w.nii.gz").unlink()
+    for run in (10, 2):
+        save_scan(folder, "sub-01", entity=f"run-{run}", ending=".nii")
+    dataset = BIDSDataset(folder, size=32)
+    dataset.load()
+    assert "sub-01_run-2_T1w.nii is used, sub-01_run-10_T1w.nii left out" in dataset.notes[0]
+
+
+def test_slices_of_a_volume_stay_together_and_apart_in_mm(folder):
+    for subject in ("sub-01", "sub-02", "sub-03", "sub-04"):
+        thick = 2.0 if subject < "sub-03" else 4.0
+        planes = np.arange(0, 60, thick)
+        data = scan_data(3) * (1 + np.cos(planes / 20))[None, None, :]
+        save_scan(folder, subject, data=data, affine=np.diag([4.0, 4.0, thick, 1.0]))
+    cohort = load(folder, slices=3, slice_step=8.0, z=24.0)
+    assert len(cohort) == 12 and list(cohort.column("slice")[:4]) == [0, 1, 2, 0]
+    np.testing.assert_allclose(cohort.images[:3], cohort.images[6:9], atol=1e-5)
+    with pytest.raises(
+        HarmbenchError, match="planes are 4 mm apart, too far for slices every 1 mm"
+    ):
+        load(folder, slices=3, slice_step=1.0)
+    with pytest.raises(HarmbenchError, match=r"slices 2 must be odd"):
+        load(folder, slices=2)
+    save_scan(folder, "sub-01")
+    with pytest.raises(HarmbenchError, match=r"sub-01_T1w.nii.gz: it is a single slice, but 3"):
+        load(folder, slices=3)
+
+
+def test_slices_never_split_a_subject(tmp_path):
+    rows = ["participant_id\tage\tsex\tsite"]
+    for k in range(16):
+        volume = scan_data(k) * np.ones(5, np.float32)
+        save_scan(tmp_path, f"sub-{k:02d}", data=volume)
+        rows.append(f"sub-{k:02d}\t{20 + k}\tF\t{'ab'[k % 2]}")
+    (tmp_path / "participants.tsv").write_text("\n".join(rows))
+    cohort = BIDSDataset(tmp_path, size=16, slices=3, slice_step=4.0, z=8.0).load()
+    split = make_split(cohort, 0)
+    held = cohort.participants.assign(part=split.part)
+    assert len(cohort) == 48 and set(held["part"]) == {"A", "B"}
+    assert (held.groupby("participant_id")["part"].nunique() == 1).all()
+
+
+def damaged_header(root: Path, **fields: object) -> None:
+    """Write a header of these fields before the bytes of a small compressed image."""
+    file = root / "sub-02/anat/sub-02_T1w.nii.gz"
+    raw = bytearray(gzip.decompress(file.read_bytes()))
+    header = nib.Nifti1Header.from_fileobj(io.BytesIO(bytes(raw)), check=False)
+    for name, value in fields.items():
+        header[name] = value
+    file.write_bytes(gzip.compress(header.binaryblock + bytes(raw[348:])))
+
+
+def link_to_nothing(root: Path) -> None:
+    file = root / "sub-02/anat/sub-02_T1w.nii.gz"
+    file.unlink()
+    file.symlink_to("../../.git/annex/objects/gone")
+
+
+def a_pipe(root: Path) -> None:
+    file = root / "sub-02/anat/sub-02_T1w.nii.gz"
+    file.unlink()
+    os.mkfifo(file)
+
+
+def not_compressed(root: Path) -> None:
+    file = root / "sub-02/anat/sub-02_T1w.nii.gz"
+    file.write_bytes(gzip.decompress(file.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda root: damaged_header(root, dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "32767 vox"),
+        (lambda root: damaged_header(root, dim=[3, 40, 0, 1, 1, 1, 1, 1]), "40 x 0 x 1 voxels"),
+        (lambda root: damaged_header(root, dim=[4, 40, 44, 1, 200, 1, 1, 1]), "cannot be read"),
+        (lambda root: damaged_header(root, vox_offset=1e9), "begin at byte 1000000000"),
+        (lambda root: damaged_header(root, srow_x=[0.004, 0, 0, 0], srow_y=[0, 0.004, 0, 0],
+                                     srow_z=[0, 0, 0.004, 0]), "voxels of 0.004"),
+        (lambda root: damaged_header(root, srow_x=[np.nan] * 4), "no usable affine"),
+        (lambda root: damaged_header(root, scl_slope=1e38), "infinite"),
+        (lambda root: save_scan(root, "sub-02", data=np.zeros((7, 8, 9, 2), np.float32)),
+         "a series of 2 volumes"),
+        (lambda root: save_scan(root, "sub-02", data=scan_data(1).astype(np.complex64)),
+         "complex64, not real numbers"),
+        (link_to_nothing, "a link to nothing.*datalad get"),
+        (a_pipe, "it is no file"),
+        (not_compressed, "not compressed although"),
+    ],
+)  # fmt: skip
+def test_hostile_and_broken_files_are_named(folder, damage, sentence):
+    damage(folder)
+    dataset = BIDSDataset(folder, size=32)
+    assert dataset.fingerprint
+    with pytest.raises(HarmbenchError, match=f"sub-02_T1w.nii.gz: .*{sentence}"):
+        dataset.load()
+
+
+def test_files_and_folders_without_permission_are_named(folder, monkeypatch):
+    opened = Path.open
+
+    def forbidden(file: Path, *args, **kwargs):
+        if file.name == "sub-02_T1w.nii.gz":
+            raise PermissionError(13, "Permission denied", str(file))
+        return opened(file, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    assert len(BIDSDataset(folder).fingerprint) == 64
+    with pytest.raises(HarmbenchError, match=r"sub-02_T1w.nii.gz: .*Permission denied.*permission"):
+        load(folder)
+    monkeypatch.setattr(os, "access", lambda place, mode: Path(place).name != "sub-03")
+    with pytest.raises(HarmbenchError, match=r"sub-03 cannot be opened"):
+        load(folder)
+
+
+def test_names_never_lead_out_of_the_folder(folder):
+    outside = folder.parent / "sub-x_sessions.tsv"
+    outside.write_text("session_id\tage\n")
+    with (folder / "participants.tsv").open("a") as table:
+        table.write("sub-../../etc/passwd\t20\tF\tsouth\tB\n")
+        table.write("sub-\x1b[31mred\t20\tF\tsouth\tB\n")
+    dataset = BIDSDataset(folder, size=32)
+    assert len(dataset.load()) == 4
+    assert "sub-../../etc/passwd" in dataset.notes[0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        scan_data(1) * 5e3,
+        (scan_data(1)).astype(np.uint8),
+        np.where(scan_data(1) == 0, np.nan, scan_data(1)),
+        scan_data(1)[..., None, None],
+        scan_data(1)[..., 0],
+        np.moveaxis(scan_data(1), 2, 0).astype(np.float64),
+    ],
+    ids=["1e6", "uint8", "NaN around", "5D of one", "2D", "normal first"],
+)
+def test_images_of_any_kind_give_the_same(folder, data):
+    whole = np.round(scan_data(1)) if data.dtype == np.uint8 else scan_data(1)
+    save_scan(folder, "sub-02", data=whole)
+    expected = load(folder).images[1]
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    save_scan(folder, "sub-02", data=data, affine=affine)
+    atol = 0.01 if data.dtype == np.uint8 else 1e-5
+    dataset = BIDSDataset(folder, size=32)
+    np.testing.assert_allclose(dataset.load().images[1], expected, atol=atol)
+    said = any("NaN around the brain is read as 0 in sub-02" in note
+               for note in dataset.notes)  # fmt: skip
+    assert said == bool(np.isnan(data).any())
+
+
+def test_oblique_volumes_are_read_along_their_own_planes(folder):
+    angle = np.radians(20)
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    volume = scan_data(1) * np.ones(5, np.float32)
+    straight = np.diag([4.0, 4.0, 4.0, 1.0])
+    save_scan(folder, "sub-02", data=volume, affine=straight)
+    expected = load(folder).images[1]
+    save_scan(folder, "sub-02", data=volume, affine=turn @ straight)
+    dataset = BIDSDataset(folder, size=32)
+    np.testing.assert_allclose(dataset.load().images[1], expected, atol=1e-5)
+    facts = dict(dataset.survey().facts)
+    assert facts[("sub-02", "")].orientation == "RAS, oblique by 20°"
+    assert facts[("sub-01", "")].shape == "40 x 44 x 1"
 
 
 # ---- writing and reading back

@@ -6,7 +6,9 @@ import pytest
 from nilearn.image import resample_img
 from scipy import ndimage
 
-from harmbench.data.preprocess import PreprocessConfig, foreground, prepare, scale, threshold_of
+from harmbench.data.planes import foreground, threshold_of
+from harmbench.data.preprocess import Prepared, PreprocessConfig, scale
+from harmbench.data.preprocess import prepare as prepare_all
 from harmbench.errors import HarmbenchError
 
 CONFIG = PreprocessConfig(size=32, spacing=4.0)
@@ -14,6 +16,12 @@ CONFIG = PreprocessConfig(size=32, spacing=4.0)
 
 def nifti(data: np.ndarray, *sides: float) -> nib.Nifti1Image:
     return nib.Nifti1Image(data, np.diag([*(sides or (1.0, 1.0, 1.0)), 1.0]))
+
+
+def prepare(image: nib.Nifti1Image, mask, config: PreprocessConfig) -> Prepared:
+    """The one slice of a scan."""
+    (only,) = prepare_all(image, mask, config)
+    return only
 
 
 def ellipse(shape=(120, 130), center=(50.0, 70.0), radii=(30.0, 40.0)) -> np.ndarray:
@@ -109,6 +117,9 @@ def test_gain_does_not_matter_and_the_percentile_becomes_one():
     np.testing.assert_allclose(
         prepare(nifti(ellipse() * 37), None, CONFIG).image, one.image, atol=1e-6
     )
+    for gain in (1e-30, 1e33):
+        got = prepare(nifti(ellipse() * np.float32(gain)), None, CONFIG)
+        np.testing.assert_allclose(got.image, one.image, atol=1e-5)
     assert one.image.min() == 0 and one.image.max() == 1
     values = np.arange(1, 1001, dtype=np.float32)
     scaled = scale(values, values > 0, percentile=99.5)
@@ -163,10 +174,43 @@ def test_a_mask_file_strips_the_head():
     assert got.image[~grown].max() == 0
 
 
+def test_nan_around_the_brain_is_background():
+    data = ellipse()
+    expected = prepare(nifti(data), None, CONFIG)
+    got = prepare(nifti(np.where(data == 0, np.nan, data)), None, CONFIG)
+    assert np.array_equal(got.image, expected.image) and np.array_equal(got.mask, expected.mask)
+
+
+def test_several_slices_are_those_of_their_heights():
+    radii = [10, 20, 40, 36, 30, 24, 12]
+    volume = np.stack([ellipse(radii=(r * 0.75, r)) for r in radii], axis=-1)
+    image = nifti(volume, 1.0, 1.0, 2.5)
+    image.affine[2, 3] = -5  # planes at -5, -2.5, 0, 2.5, 5, 7.5, 10 mm
+
+    def areas(**asked):
+        config = PreprocessConfig(129, 1.0, **asked)
+        return [one.mask.sum() for one in prepare_all(image, None, config)]
+
+    expected = [np.pi * r * r * 0.75 for r in (10, 40, 30)]
+    np.testing.assert_allclose(areas(slices=3, step=5.0), expected, rtol=0.03)
+    np.testing.assert_allclose(areas(slices=3, step=5.0, z=0.4), expected, rtol=0.03)
+    assert areas(slices=5, step=2.5, z=5.0)[2] == areas(z=5.0)[0]
+    turned = nib.Nifti1Image(volume[..., ::-1], image.affine @ np.diag([1, 1, -1, 1]))
+    turned.affine[2, 3] = 10
+    lower = [
+        one.mask.sum() for one in prepare_all(turned, None, PreprocessConfig(129, 1, slices=3))
+    ]
+    assert lower == areas(slices=3)
+
+
 def broken(kind: str) -> np.ndarray:
     data = ellipse()
     if kind == "nan":
-        data[3, 3] = np.nan
+        data[50, 70] = np.nan
+    if kind == "all nan":
+        data[:] = np.nan
+    if kind == "inf":
+        data[3, 3] = np.inf
     if kind == "zscore":
         data[data > 0] -= data[data > 0].mean()
     if kind == "constant":
@@ -179,7 +223,9 @@ def broken(kind: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        ("nan", "1 of its values are NaN"),
+        ("nan", "1 of its values are NaN in the brain"),
+        ("all nan", "all of its values are NaN"),
+        ("inf", "1 of its values are infinite"),
         ("zscore", "negative"),
         ("constant", "constant"),
         ("binary", "more than one intensity"),
@@ -202,7 +248,18 @@ def test_a_mask_on_another_grid_is_refused():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": 0}, {"spacing": -1.0}, {"percentile": 10}, {"center": "left"}]
+    "wrong",
+    [
+        {"size": 0},
+        {"spacing": -1.0},
+        {"percentile": 10},
+        {"center": "left"},
+        {"slices": 4},
+        {"slices": 0},
+        {"step": 0.0},
+        {"z": float("nan")},
+        {"size": 10**6},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(HarmbenchError, match="must"):

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 import harmbench.data.toy
+from harmbench.collect import collect_scores
 from harmbench.config import RunConfig, resolve
 from harmbench.errors import HarmbenchError
-from harmbench.runner import collect_scores, run
+from harmbench.runner import run
 from harmbench.store import RunFolder
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"

@@ -7,6 +7,16 @@ from typing import Annotated
 
 import typer
 
+from harmbench.cli.data_options import (
+    AgeColumn,
+    SexCodes,
+    SexColumn,
+    SiteColumn,
+    SkipBad,
+    Slices,
+    SliceZ,
+    data_options,
+)
 from harmbench.cli.variadic import VariadicCommand
 
 app = typer.Typer(
@@ -31,12 +41,21 @@ def run(
         ),
     ] = None,
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="A data set's name (see `harmbench datasets`), a BIDS folder, or an .npz file.",
+            help="A data set's name (see `harmbench datasets`), a BIDS folder, or an .npz file. "
+            "Default: phantom.",
             metavar="NAME|FOLDER|FILE",
         ),
-    ] = "phantom",
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Study file (TOML) with any of these settings, variants of methods among them, or "
+            "an earlier run's config.json; flags win over it.",
+            metavar="FILE",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -46,19 +65,21 @@ def run(
         ),
     ] = None,
     preset: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Sizes and budgets: smoke (a minute), standard, paper (for a GPU).",
+            help="Sizes and budgets: smoke (a minute), standard, paper (for a GPU). "
+            "Default: standard.",
             metavar="smoke|standard|paper",
         ),
-    ] = "standard",
+    ] = None,
     protocol: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Which metrics: five (the paper's), core (and truth, leakage, mixing), full.",
+            help="Which metrics: five (the paper's), core (and truth, leakage, mixing), full. "
+            "Default: core.",
             metavar="five|core|full",
         ),
-    ] = "core",
+    ] = None,
     metrics: Annotated[
         Names | None,
         typer.Option(
@@ -82,14 +103,18 @@ def run(
             metavar="SITE",
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many method seeds.")] = 1,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many method seeds. Default: 1.")
+    ] = None,
     data_seed: Annotated[
-        int, typer.Option(min=0, help="Another split, and of the phantom another cohort.")
-    ] = 0,
+        int | None, typer.Option(min=0, help="Another split, and of the phantom another cohort.")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to train, such as cpu or cuda.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="Where to train, such as cpu or cuda. Default: cpu.")
+    ] = None,
     inception_weights: Annotated[
         Path | None,
         typer.Option(
@@ -97,6 +122,16 @@ def run(
             metavar="FILE",
         ),
     ] = None,
+    site_column: SiteColumn = None,
+    age_column: AgeColumn = None,
+    sex_column: SexColumn = None,
+    sex_codes: SexCodes = None,
+    slices: Slices = None,
+    slice_z: SliceZ = None,
+    skip_bad: SkipBad = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and what is done already.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
@@ -107,21 +142,24 @@ def run(
     """
     from harmbench.cli.run import run_and_report
 
-    settings = {
-        "methods": methods or (),
+    flags = {
+        "methods": methods,
         "data": data,
         "preset": preset,
         "protocol": protocol,
-        "metrics": metrics or (),
-        "controls": controls or (),
+        "metrics": metrics,
+        "controls": controls,
         "reference_site": reference_site,
         "seeds": seeds,
         "data_seed": data_seed,
         "threads": threads,
         "device": device,
         "inception": inception_weights,
+        "data_options": data_options(
+            site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
+        ),
     }
-    raise typer.Exit(run_and_report(settings, out, quiet=quiet))
+    raise typer.Exit(run_and_report(flags, config, out, quiet=quiet, dry_run=dry_run))
 
 
 @app.command()
@@ -133,6 +171,38 @@ def report(
     import reports
 
     typer.echo(reports.build(folder))
+
+
+@app.command()
+def check(
+    data: Annotated[str, typer.Argument(help="A BIDS folder, an .npz file, or a data set's name.")],
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Also write a page with thumbnails of every site.", metavar="FILE"),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Sizes, as for a run.", metavar="smoke|standard|paper")
+    ] = "standard",
+    site_column: SiteColumn = None,
+    age_column: AgeColumn = None,
+    sex_column: SexColumn = None,
+    sex_codes: SexCodes = None,
+    slices: Slices = None,
+    slice_z: SliceZ = None,
+    skip_bad: SkipBad = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Describe data before a run: every problem at once, sites, confounding, images.
+
+    Ends with code 0 where a run with the same options would start, else with 2.
+    """
+    from harmbench.cli import check as sheets
+
+    options = data_options(
+        site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
+    )
+    raise typer.Exit(sheets.check(data, preset, options, html, quiet=quiet))
 
 
 @app.command()
@@ -161,6 +231,20 @@ def phantom(
         "confounding": confounding,
     }
     typer.echo(write_phantom(out, "phantom-dev" if dev else "phantom", knobs))
+
+
+@app.command()
+def check_method(
+    name: Annotated[str, typer.Argument(help="A method's name, or file.py:Class.")],
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Run the contract suite on a method: shapes, determinism, order, round trip, columns, ...
+
+    Ends with code 0 where everything holds, else with 1.
+    """
+    from harmbench.cli.check_method import check_method as suite
+
+    raise typer.Exit(suite(name))
 
 
 @app.command()

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from tabulate import tabulate
 
 from harmbench.cli import EXIT_FAILED_CELL, EXIT_INTERRUPTED
-from harmbench.config import data_title, resolve
+from harmbench.config import RunConfig, data_title, resolve
 from harmbench.errors import HarmbenchError
 from harmbench.progress import BarProgress, LineProgress, Progress
-from harmbench.runner import run
+from harmbench.runner import outline, run
+from harmbench.study import read_study
 
 
-def run_and_report(settings: dict[str, Any], out: Path | None, *, quiet: bool) -> int:
-    """Run what the command line asked for; return the exit code.
+def run_and_report(
+    flags: dict[str, Any], study: Path | None, out: Path | None, *, quiet: bool, dry_run: bool
+) -> int:
+    """Run what the command line and the study file asked for; return the exit code.
 
     Returns
     -------
@@ -25,12 +29,18 @@ def run_and_report(settings: dict[str, Any], out: Path | None, *, quiet: bool) -
     """
     import reports
 
-    if not settings["methods"] and not settings["controls"]:
+    settings = read_study(study) if study else {}
+    options = {**settings.pop("data_options", {}), **(flags.pop("data_options", None) or {})}
+    settings |= {name: value for name, value in flags.items() if value is not None}
+    if not settings.get("methods") and not settings.get("controls"):
         raise HarmbenchError(
             "nothing to judge: give --methods NAME... (see `harmbench methods`), or --controls"
         )
-    config = resolve(**settings)
+    config = resolve(**settings, data_options=options)
     folder = out or Path("results") / f"{data_title(config.data)}-{config.preset}"
+    if dry_run:
+        typer.echo(_plan(config, folder))
+        return 0
     try:
         with make_progress(quiet) as progress:
             summary = run(config, folder, progress)
@@ -44,6 +54,19 @@ def run_and_report(settings: dict[str, Any], out: Path | None, *, quiet: bool) -
         typer.echo(f"failed: {sentence}", err=True)
     typer.echo(f"report: {page}")
     return EXIT_FAILED_CELL if summary.failed else 0
+
+
+def _plan(config: RunConfig, folder: Path) -> str:
+    table = outline(config, folder)
+    lines = [
+        f"data      {config.data.name} {config.data.params or ''}",
+        f"preset    {config.preset}, protocol {config.protocol}, threads {config.threads}",
+        f"metrics   {', '.join(config.metrics)}",
+        f"folder    {folder}{'' if folder.exists() else ' (new)'}",
+        "",
+        tabulate(table, headers="keys", showindex=False),
+    ]
+    return "\n".join(lines)
 
 
 def make_progress(quiet: bool) -> Progress:

@@ -5,59 +5,74 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import zlib
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from harmbench.cohort import Cohort, RowKey
 from harmbench.data import participants
-from harmbench.data.bids_layout import (
-    Scan,
-    find_scans,
-    read_description,
-    scan_table,
-    sessions_file,
-)
-from harmbench.data.preprocess import VERSION, Prepared, PreprocessConfig, prepare
+from harmbench.data.bids_images import ImageFacts, Read, read_scan
+from harmbench.data.bids_layout import Scan, find_scans, read_description, read_object
+from harmbench.data.bids_tables import participants_file, scan_rows, side_tables
+from harmbench.data.covariates import Columns, clean, missing_notes
+from harmbench.data.preprocess import VERSION, Prepared, PreprocessConfig
+from harmbench.data.problems import Problem, ScanName, refuse, some
 from harmbench.dataset import Dataset, DatasetInfo
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
 PREPROCESSED = "HarmbenchPreprocessed"
 """Key of dataset_description.json by which a folder says that its images are final."""
-READ_ERRORS = (
-    OSError,
-    EOFError,
-    TypeError,
-    ValueError,
-    zlib.error,
-    ImageFileError,
-    HeaderDataError,
-)
-"""What nibabel raises for files that are empty, cut short or no images."""
 
 
-@dataclass(frozen=True)
-class Index:
-    """What a folder holds, before any image is read: the scans and, row by row, their table."""
+UNREAD = "(no image was read yet; `harmbench check` says of tables and images at once)"
 
+
+class Index(NamedTuple):
+    """What a folder holds, before any image is read.
+
+    `scans` and the rows of `table` are those that the tables say enough of; `everything` also
+    those of which they do not.
+    """
+
+    everything: list[Scan]
     scans: list[Scan]
     table: pd.DataFrame
+    problems: list[Problem]
+    notes: list[str]
+
+
+class Survey(NamedTuple):
+    """All that can be said of a folder in one pass.
+
+    Attributes
+    ----------
+    cohort : Cohort or None
+        The usable scans; None where there is none.
+    facts : list of (ScanName, ImageFacts)
+        What each image file holds that could be read and used.
+    problems : list of Problem
+        Everything that is wrong.
+    notes : list of str
+        What is used although it is worth knowing.
+    """
+
+    cohort: Cohort | None
+    facts: list[tuple[ScanName, ImageFacts]]
+    problems: list[Problem]
     notes: list[str]
 
 
 class BIDSDataset(Dataset):
     """A folder in the Brain Imaging Data Structure (Gorgolewski 2016, 10.1038/sdata.2016.44).
 
-    One image per participant and session becomes one slice on a common grid, see
+    One image per participant and session becomes slices on a common grid, see
     `harmbench.data.preprocess`. Raw folders and derivatives alike: ``sub-*/[ses-*/]anat/``.
 
     Parameters
@@ -67,13 +82,23 @@ class BIDSDataset(Dataset):
     size : int
         Side of the square grid in pixels.
     z : float or None
-        World z in mm of the slice; None takes each volume's largest cross-section.
+        World z in mm of the (middle) slice; None takes each volume's largest cross-section.
+    slices : int
+        How many slices of each scan, odd; all of a subject's stay in one part of the split.
+    slice_step : float
+        Distance between them in mm.
     spacing : float or None
         Pixel side in mm; None keeps a field of view of 220 mm.
     suffix : str
         Ending of the image names, such as ``T1w``.
     site_column, age_column, sex_column : str
-        Columns of participants.tsv (or of a participant's sessions.tsv, which wins).
+        Columns of participants.tsv, sessions.tsv or scans.tsv, the last of which wins; an age or
+        sex column of ``""`` leaves it out.
+    sex_codes : str
+        What numbers in the sex column stand for, such as ``"1=M,2=F"``; ``""`` where
+        participants.json says it, or where there are none.
+    skip_bad : bool
+        Whether scans with problems are left out, with notes, instead of refused.
     contains : str
         Only images whose names contain this, such as ``space-MNI152NLin2009cAsym``.
     center : {"brain", "image"}
@@ -87,7 +112,7 @@ class BIDSDataset(Dataset):
     Raises
     ------
     HarmbenchError
-        By `load` and `fingerprint`, naming the file or the row.
+        By `load` and `fingerprint`, naming the files and rows, all of them at once.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -101,25 +126,27 @@ class BIDSDataset(Dataset):
         path: str | Path,
         size: int = 64,
         z: float | None = None,
+        slices: int = 1,
+        slice_step: float = 5.0,
         spacing: float | None = None,
         suffix: str = "T1w",
         site_column: str = "site",
         age_column: str = "age",
         sex_column: str = "sex",
+        sex_codes: str = "",
+        skip_bad: bool = False,
         contains: str = "",
         center: Literal["brain", "image"] = "brain",
     ) -> None:
         self.path = Path(path)
-        self.size = size
-        self.z = z
-        self.spacing = spacing
+        self.grid = PreprocessConfig(size, spacing, z, slices, slice_step, center=center)
+        self.given_spacing = spacing
         self.suffix = suffix
-        self.site_column = site_column
-        self.age_column = age_column
-        self.sex_column = sex_column
+        self.columns = Columns(site_column, age_column, sex_column, sex_codes)
+        self.skip_bad = skip_bad
         self.contains = contains
-        self.center = center
         self.notes: list[str] = []
+        self._left_out: set[ScanName | None] = set()
 
     @property
     def info(self) -> DatasetInfo:
@@ -136,14 +163,16 @@ class BIDSDataset(Dataset):
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # a property that is computed once
         """Hash of the bytes of all files used and of what becomes of them."""
-        columns = (self.site_column, self.age_column, self.sex_column)
-        digest = hashlib.sha256(
-            json.dumps([VERSION, asdict(self.config), self.suffix, columns]).encode()
-        )
+        said = [VERSION, asdict(self.config), self.suffix, asdict(self.columns), self.skip_bad]
+        digest = hashlib.sha256(json.dumps(said).encode())
         for file in sorted(self._files_used()):
-            digest.update(b"\0" + file.relative_to(self.path).as_posix().encode() + b"\0")
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            # Derivatives may read the participants.tsv of the data set that they are of.
+            digest.update(b"\0" + os.path.relpath(file, self.path).encode() + b"\0")
+            try:
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+            except OSError:
+                digest.update(b"unreadable")  # `load` says so, or leaves it out
         return digest.hexdigest()
 
     @cached_property
@@ -151,97 +180,155 @@ class BIDSDataset(Dataset):
         """What becomes of every image; a folder that says its images are final is obeyed."""
         final = read_description(self.path).get(PREPROCESSED)
         if final is None:
-            return PreprocessConfig(self.size, self.spacing, self.z, center=self.center)
-        field_of_view = max(final["size"]) * final["spacing_mm"]
-        spacing = self.spacing if self.spacing is not None else field_of_view / self.size
-        return PreprocessConfig(self.size, spacing, self.z, center="image", scaled=True)
-
-    def load(self, progress: Progress | None = None) -> Cohort:
-        """Read all images; rows are sorted by participant and session."""
-        index = self._index
-        self.notes = list(index.notes)
-        prepared = []
-        with (progress or Progress()).task("reading images", total=len(index.scans)) as task:
-            for scan in index.scans:
-                prepared.append(prepare_scan(scan, self.config))
-                task.advance(note=scan.participant_id)
-        return Cohort(
-            images=np.stack([one.image for one in prepared]),
-            participants=index.table.copy(),
-            mask=np.stack([one.mask for one in prepared]),
+            return self.grid
+        try:
+            field_of_view = float(max(final["size"]) * final["spacing_mm"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise HarmbenchError(
+                f"{self.path / 'dataset_description.json'}: {PREPROCESSED} must be such as "
+                '{"size": [64, 64], "spacing_mm": 3.4}'
+            ) from error
+        grid = self.grid
+        spacing = field_of_view / grid.size if self.given_spacing is None else self.given_spacing
+        return PreprocessConfig(
+            grid.size, spacing, grid.z, grid.slices, grid.step, center="image", scaled=True
         )
 
+    def load(self, progress: Progress | None = None) -> Cohort:
+        """Read all images; rows are sorted by participant, session and slice."""
+        if not self.skip_bad:
+            refuse(self._index.problems, UNREAD)  # before hours of reading
+        survey = self.survey(progress)
+        bad = [problem for problem in survey.problems if problem.scan is not None]
+        refuse([p for p in survey.problems if p.scan is None] if self.skip_bad else survey.problems)
+        self._left_out = {problem.scan for problem in bad}
+        assert survey.cohort is not None, "nothing usable is a problem of the whole"
+        self.notes = survey.notes + [f"left out: {problem}" for problem in bad]
+        return survey.cohort
+
+    def survey(self, progress: Progress | None = None) -> Survey:
+        """Read everything that can be read, and gather all that is wrong."""
+        try:
+            index = self._index
+        except HarmbenchError as error:
+            return Survey(None, [], [Problem(self.path.name, str(error))], [])
+        reads, problems = self._read(index.scans, progress or Progress())
+        good = np.array([read is not None for read in reads], dtype=bool)
+        used = [read for read in reads if read is not None]
+        names = [scan.name for scan, kept in zip(index.scans, good, strict=True) if kept]
+        table = index.table[good]
+        problems = index.problems + problems
+        whole = any(problem.scan is None for problem in problems)
+        if "site" in table and not whole:
+            problems += _too_few_sites(self.path.name, table, problems)
+        facts = [(name, read.facts) for name, read in zip(names, used, strict=True)]
+        notes = (
+            index.notes
+            + ([] if whole or not used else missing_notes(table))
+            + [*_image_notes(facts)]
+        )
+        usable = bool(used) and "site" in table and bool(table["site"].notna().all())
+        cohort = _cohort([read.slices for read in used], table) if usable else None
+        return Survey(cohort, facts, problems, notes)
+
+    def _read(
+        self, scans: list[Scan], progress: Progress
+    ) -> tuple[list[Read | None], list[Problem]]:
+        reads: list[Read | None] = []
+        problems: list[Problem] = []
+        with progress.task("reading images", total=len(scans)) as task:
+            for scan in scans:
+                try:
+                    reads.append(read_scan(scan, self.config))
+                except HarmbenchError as error:
+                    reads.append(None)
+                    place = scan.image.relative_to(self.path).as_posix()
+                    problems.append(Problem(place, str(error), scan.name))
+                task.advance(note=scan.participant_id)
+        return reads, problems
+
     def repeats(self) -> list[tuple[RowKey, RowKey]]:
-        """Return all pairs of scans of one participant, at one site or at two."""
-        by_participant: dict[str, list[RowKey]] = {}
-        for row in self._index.table.itertuples():
-            key = RowKey(row.participant_id, row.site, row.session_id)
-            by_participant.setdefault(key.participant_id, []).append(key)
+        """Return all pairs of scans of one participant, at one site or at two, slice by slice.
+
+        Those that `load` left out because of their images are left out here once it ran.
+        """
+        by_participant: dict[tuple[str, int], list[RowKey]] = {}
+        rows = [
+            row
+            for row in self._index.table.itertuples()
+            if (row.participant_id, row.session_id) not in self._left_out
+        ]
+        for number in range(self.config.slices):
+            for row in rows:
+                key = RowKey(row.participant_id, row.site, row.session_id, number)
+                by_participant.setdefault((key.participant_id, number), []).append(key)
         return [
-            pair for keys in by_participant.values() for pair in itertools.combinations(keys, 2)
+            pair
+            for _, keys in sorted(by_participant.items())
+            for pair in itertools.combinations(keys, 2)
         ]
 
     @cached_property
     def _index(self) -> Index:
         if not self.path.is_dir():
             raise HarmbenchError(f"there is no folder {self.path}")
-        scans, notes = find_scans(self.path, self.suffix, self.contains)
-        table, more = scan_table(self.path, scans)
-        table, most = self._standard_columns(table)
-        return Index(scans, table, notes + more + most)
+        everything, notes = find_scans(self.path, self.suffix, self.contains)
+        rows = scan_rows(self.path, everything)
+        if rows.table.empty:
+            return Index(everything, [], rows.table, [*rows.problems, NOTHING], notes + rows.notes)
+        people = participants_file(self.path)
+        described = read_object(people.with_name("participants.json"))
+        table, problems, more = clean(
+            rows.table, rows.sources, self.columns, described, people.name
+        )
+        problems = rows.problems + problems
+        bad = {problem.scan for problem in problems if problem.scan is not None}
+        good = np.array([scan.name not in bad for scan in rows.scans], dtype=bool)
+        scans = [scan for scan in rows.scans if scan.name not in bad]
+        table = table[good].reset_index(drop=True)
+        if not any(p.scan is None for p in problems):
+            problems += _too_few_sites(people.name, table, problems)
+        return Index(everything, scans, table, problems, notes + rows.notes + more)
 
     def _files_used(self) -> set[Path]:
-        scans = self._index.scans
+        scans = self._index.everything
         used = {scan.image for scan in scans} | {scan.mask for scan in scans if scan.mask}
-        used |= {file for scan in scans if (file := sessions_file(self.path, scan)).is_file()}
-        return used | {self.path / "participants.tsv"}
-
-    def _standard_columns(self, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-        """Return the table with clean site, age and sex, and notes on what is missing."""
-        where = "participants.tsv, " + table["participant_id"] + " " + table["session_id"]
-        where = where.str.strip()
-        if self.site_column not in table:
-            raise HarmbenchError(
-                f"{self.path / 'participants.tsv'} has no column '{self.site_column}'; name the "
-                f"one that holds the site by site_column. Columns: {', '.join(table.columns)}"
-            )
-        ages, sexes = (_text(table, name) for name in (self.age_column, self.sex_column))
-        columns = {
-            "site": _text(table, self.site_column),
-            "age": participants.parse_ages(ages, where),
-            "sex": participants.parse_sexes(sexes, where),
-        }
-        participants.require_sites(columns["site"], where)
-        notes = [
-            f"{name} is missing for {int(columns[name].isna().sum())} of {len(table)} scans"
-            for name in ("age", "sex")
-            if columns[name].isna().any()
-        ]
-        return table.assign(**columns), notes
+        used |= {file for scan in scans for file, _ in side_tables(self.path, scan)}
+        people = participants_file(self.path)
+        described = people.with_name("participants.json")
+        here = {file for file in used if file.is_file() or file.is_symlink()}
+        return here | {people} | ({described} if described.is_file() else set())
 
 
-def _text(table: pd.DataFrame, column: str) -> pd.Series:
-    """Return a column as text with NaN where it is missing, or where there is no such column."""
-    if column not in table:
-        return pd.Series(np.nan, index=table.index, dtype=object)
-    return table[column].astype(object)
+NOTHING = Problem("participants.tsv", "no scan has a row of its own; nothing is left to use")
 
 
-def prepare_scan(scan: Scan, config: PreprocessConfig) -> Prepared:
-    """Read one image and its mask and bring it onto the grid.
+def _too_few_sites(place: str, table: pd.DataFrame, problems: list[Problem]) -> list[Problem]:
+    sentence = participants.single_site(table["site"])
+    without = "without the scans named above, " if problems else ""
+    return [Problem(place, without + sentence)] if sentence else []
 
-    Raises
-    ------
-    HarmbenchError
-        Naming the file: where it cannot be read, or for the reasons of `prepare`.
-    """
-    try:
-        mask = None if scan.mask is None else nib.load(scan.mask)
-        return prepare(nib.load(scan.image), mask, config)
-    except HarmbenchError as error:
-        raise HarmbenchError(f"{scan.image}: {error}") from error
-    except READ_ERRORS as error:
-        files = f"{scan.image}" + (f" or its mask {scan.mask}" if scan.mask else "")
-        raise HarmbenchError(
-            f"{files} cannot be read ({error}); it may be empty or cut short: copy it again"
-        ) from error
+
+def _cohort(slices: list[list[Prepared]], table: pd.DataFrame) -> Cohort:
+    count = len(slices[0])
+    rows = table.loc[table.index.repeat(count)].reset_index(drop=True)
+    rows["slice"] = np.tile(np.arange(count), len(table))
+    images = [one for scan in slices for one in scan]
+    return Cohort(
+        images=np.stack([one.image for one in images]),
+        participants=rows,
+        mask=np.stack([one.mask for one in images]),
+    )
+
+
+def _image_notes(facts: list[tuple[ScanName, ImageFacts]]) -> Iterator[str]:
+    """Yield what is worth knowing of the files that were used."""
+    holed = [" ".join(filter(None, name)) for name, fact in facts if fact.holes]
+    if holed:
+        yield f"NaN around the brain is read as 0 in {some(holed)}"
+    lost = [" ".join(filter(None, name)) for name, fact in facts if not fact.located]
+    if lost:
+        yield (
+            f"the headers of {some(lost)} do not say where left and right, front and back are; "
+            "look at the thumbnails of `harmbench check --html`"
+        )

@@ -2,38 +2,134 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from harmbench.errors import HarmbenchError
 
-MISSING = frozenset({"", "n/a", "na", "nan", "none", "null", "unknown"})
+MISSING = frozenset(
+    {"", "n/a", "na", "nan", "none", "null", "unknown", "n.a.", "-", "--", ".", "?"}
+    | {sign + digits for sign in ("-999", "-9999") for digits in ("", ".0")}
+)
 SEXES = {"f": "F", "female": "F", "woman": "F", "w": "F", "m": "M", "male": "M", "man": "M"}
 OTHER_SEXES = frozenset({"o", "other"})
 OLDEST = 120.0
 
 
+class Parsed(NamedTuple):
+    """Clean values, and what is wrong with those that could not be read, by row label."""
+
+    values: pd.Series
+    faults: dict[int, str]
+
+
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a tab-separated table as stripped text, missing values as NaN.
+    """Read a table as stripped text, missing values as NaN; the index is the line in the file.
+
+    The columns are separated by tabs, commas or semicolons, whichever the first line holds; fields
+    may be quoted; a byte-order mark and blank lines are passed over.
 
     Raises
     ------
     HarmbenchError
-        Where it cannot be read as UTF-8 text with tabs, or has no rows.
+        Where it is no UTF-8 text, its lines differ in length, two columns have one name, or there
+        are no rows.
     """
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # pandas' and Unicode's errors are ValueErrors
+    text = _decoded(path)
+    first = text.lstrip("\n").split("\n", 1)[0]
+    separator = "\t" if "\t" in first else ";" if ";" in first and "," not in first else ","
+    (_, header), *lines = _lines(path.name, text, separator)
+    names = [name or f"unnamed_{place}" for place, name in enumerate(header, 1)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
         raise HarmbenchError(
-            f"{path} is not a table of tab-separated UTF-8 text: {error}"
-        ) from error
-    table.columns = [str(name).strip() for name in table.columns]
-    if table.empty:
-        raise HarmbenchError(f"{path} has no rows")
-    table = table.apply(lambda column: column.str.strip())
+            f"{path.name} has two columns called {', '.join(twice)}; each needs a name of its own"
+        )
+    if not lines:
+        raise HarmbenchError(f"{path.name} has no rows below its header")
+    table = pd.DataFrame(
+        [fields for _, fields in lines],
+        index=[line for line, _ in lines],
+        columns=names,
+        dtype=object,
+    )
     return table.mask(table.apply(lambda column: column.str.lower().isin(MISSING)))
+
+
+def _lines(name: str, text: str, separator: str) -> list[tuple[int, list[str]]]:
+    """Return the stripped fields of every line that is not blank, and its number in the file.
+
+    Raises
+    ------
+    HarmbenchError
+        For a line with more or fewer fields than the first, whose values may stand in the wrong
+        columns, and for a quote that is not closed.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    lines: list[tuple[int, list[str]]] = []
+    try:
+        for row in reader:
+            fields = [field.strip() for field in row]
+            if any(fields):
+                lines.append((reader.line_num, fields))
+    except csv.Error as error:
+        raise HarmbenchError(
+            f"{name}, line {reader.line_num} is not a line of a table ({error}); mend its quotes"
+        ) from error
+    width = len(lines[0][1])
+    for line, fields in lines[1:]:
+        while len(fields) > width and not fields[-1]:
+            fields.pop()
+        if len(fields) != width:
+            raise HarmbenchError(
+                f"{name}, line {line} has {len(fields)} fields, the header {width}; mend the line, "
+                f"or put quotes around what holds a {_NAMES[separator]}"
+            )
+    return lines
+
+
+_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon"}
+
+
+def _decoded(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise HarmbenchError(f"{path.name} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise HarmbenchError(
+            f"{path.name} is not UTF-8 text ({error}); save it again as UTF-8"
+        ) from error
+    if "\0" in text:
+        raise HarmbenchError(f"{path.name} is not UTF-8 text (it holds zero bytes); save it again")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.strip():
+        raise HarmbenchError(f"{path.name} is empty")
+    return text
+
+
+def second_header(table: pd.DataFrame) -> str:
+    """Say why the first row looks like a second header; ``""`` where it does not.
+
+    It does where a cell repeats its column's name, or is text in a column of numbers.
+    """
+    first = table.iloc[0]
+    for name, cell in first.items():
+        if isinstance(cell, str) and cell.casefold() == str(name).casefold():
+            return f"it repeats the column name '{cell}'"
+    for name, cell in first.items():
+        rest = table[name].iloc[1:].dropna()
+        numbers = not rest.empty and rest.map(_number).notna().all()
+        if isinstance(cell, str) and numbers and np.isnan(_number(cell)):
+            return f"'{cell}' stands in the column of numbers '{name}'"
+    return ""
 
 
 def parse_ages(text: pd.Series, where: pd.Series) -> pd.Series:
@@ -49,21 +145,30 @@ def parse_ages(text: pd.Series, where: pd.Series) -> pd.Series:
     HarmbenchError
         For text that is no number and for ages outside 0 to 120.
     """
+    return _or_raise(read_ages(text), where)
+
+
+def read_ages(text: pd.Series) -> Parsed:
+    """Return ages in years as `parse_ages` does, and the faults of rows instead of an error."""
     ages = text.map(_number).astype(float)
     bad = (text.notna() & ages.isna()) | (ages < 0) | (ages > OLDEST) | np.isinf(ages)
-    if bad.any():
-        row = bad.idxmax()
-        raise HarmbenchError(
-            f"{where[row]}: age '{text[row]}' is not a number of years from 0 to {OLDEST:g}; "
+    faults = {}
+    for row in text.index[bad]:
+        hint = "; write a decimal point" if re.fullmatch(r"\d+,\d+", str(text[row])) else ""
+        faults[row] = (
+            f"age '{text[row]}' is not a number of years from 0 to {OLDEST:g}{hint}; "
             "write n/a where it is missing"
         )
-    return ages
+    return Parsed(ages.mask(bad), faults)
 
 
 def _number(text: object) -> float:
     """Return the nearest float, NaN for no number (`pandas.to_numeric` is off in the last bit)."""
+    plain = str(text).removesuffix("+").removeprefix(">").strip()
+    if "_" in plain:  # Python reads 3_4 as 34
+        return np.nan
     try:
-        return float(str(text).removesuffix("+"))
+        return float(plain)
     except ValueError:
         return np.nan
 
@@ -76,15 +181,93 @@ def parse_sexes(text: pd.Series, where: pd.Series) -> pd.Series:
     HarmbenchError
         For anything else, numbers included, whose meaning differs between data sets.
     """
-    lower = text.str.lower()
-    sexes = lower.map(SEXES)
-    bad = lower.notna() & sexes.isna() & ~lower.isin(OTHER_SEXES)
-    if bad.any():
-        row = bad.idxmax()
+    return _or_raise(read_sexes(text), where)
+
+
+def read_sexes(text: pd.Series, codes: Mapping[str, str] | None = None) -> Parsed:
+    """Return sexes as `parse_sexes` does, and the faults of rows instead of an error.
+
+    Parameters
+    ----------
+    text : Series of str
+    codes : mapping of str to str or None
+        What codes such as ``"1"`` stand for: ``"F"``, ``"M"``, or ``""`` for another or none.
+    """
+    known = {**SEXES, **dict.fromkeys(OTHER_SEXES, ""), **(codes or {})}
+    plain = text.map(_plain_code, na_action="ignore")
+    sexes = plain.map(known)
+    bad = text.notna() & sexes.isna()
+    write = f"one of the codes {', '.join(codes)}, " if codes else ""
+    faults = {
+        row: f"sex '{text[row]}' is not known; write {write}F, M, or n/a where it is missing"
+        for row in text.index[bad]
+    }
+    return Parsed(sexes.mask(sexes == "").astype(object), faults)
+
+
+def _plain_code(text: object) -> str:
+    """Return lower case, and whole numbers alike however they are written (1, 01, 1.0)."""
+    lower = str(text).strip().casefold()
+    return str(int(lower.split(".")[0])) if re.fullmatch(r"-?\d+(\.0*)?", lower) else lower
+
+
+def is_code(text: object) -> bool:
+    """Whether a sex is written as a number."""
+    return re.fullmatch(r"-?\d+", _plain_code(text)) is not None
+
+
+def parse_codes(text: str) -> dict[str, str]:
+    """Return the meaning of sex codes from ``"1=M,2=F"``; ``{}`` from ``""``.
+
+    Raises
+    ------
+    HarmbenchError
+        Where it is not of that form, or knows one sex only.
+    """
+    codes = {}
+    for part in filter(None, (one.strip() for one in re.split("[,;]", text))):
+        code, equals, meaning = (piece.strip() for piece in part.partition("="))
+        sex = SEXES.get(meaning.casefold(), "" if meaning.casefold() in _NO_SEX else None)
+        if not equals or not code or sex is None:
+            raise HarmbenchError(
+                f"--sex-codes '{text}': '{part}' is not CODE=M or CODE=F; write such as \"1=M,2=F\""
+            )
+        codes[_plain_code(code)] = sex
+    if codes and {"F", "M"} - set(codes.values()):
         raise HarmbenchError(
-            f"{where[row]}: sex '{text[row]}' is not known; write F, M, or n/a where it is missing"
+            f"--sex-codes '{text}' must give a code for M and one for F, such as \"1=M,2=F\""
         )
-    return sexes.astype(object)
+    return codes
+
+
+_NO_SEX = MISSING | OTHER_SEXES
+
+
+def codes_from_levels(levels: object) -> dict[str, str]:
+    """Return the meaning of sex codes from the ``Levels`` of a column in participants.json.
+
+    Descriptions may be texts or objects with a ``Description``; those that name no sex, such as
+    "not stated", stand for a missing one. ``{}`` where not both sexes are named.
+    """
+    codes: dict[str, str] = {}
+    for code, said in levels.items() if isinstance(levels, dict) else ():
+        words = said.get("Description", "") if isinstance(said, dict) else said
+        named = {SEXES[w] for w in re.findall(r"\w+", str(words).casefold()) if w in SEXES}
+        codes[_plain_code(code)] = named.pop() if len(named) == 1 else ""
+    return codes if {"F", "M"} <= set(codes.values()) else {}
+
+
+def codes_from_name(column: str) -> str:
+    """Return ``"1=M,2=F"`` from a column called ``SEX_ID (1=m, 2=f)``, ``""`` from any other."""
+    pairs = re.findall(r"(\d+)\s*[=:]\s*(\w+)", column)
+    known = [f"{code}={SEXES[word.casefold()]}" for code, word in pairs if word.casefold() in SEXES]
+    return ",".join(known) if len(known) == 2 else ""
+
+
+def _or_raise(parsed: Parsed, where: pd.Series) -> pd.Series:
+    for row, sentence in parsed.faults.items():
+        raise HarmbenchError(f"{where[row]}: {sentence}")
+    return parsed.values
 
 
 def require_sites(sites: pd.Series, where: pd.Series) -> None:
@@ -97,9 +280,21 @@ def require_sites(sites: pd.Series, where: pd.Series) -> None:
     """
     if sites.isna().any():
         row = sites.isna().idxmax()
-        raise HarmbenchError(f"{where[row]}: the site is missing; every scan needs one")
+        raise HarmbenchError(f"{where[row]}: {NO_SITE}")
+    sentence = single_site(sites)
+    if sentence:
+        raise HarmbenchError(sentence)
+
+
+NO_SITE = "the site is missing; every scan needs one"
+
+
+def single_site(sites: pd.Series) -> str:
+    """Say that there is one site only; ``""`` where there are more."""
     names = sorted(set(sites))
-    if len(names) < 2:
-        raise HarmbenchError(
-            f"all scans come from one site ({', '.join(names)}); harmonization needs two or more"
-        )
+    if len(names) > 1:
+        return ""
+    return (
+        f"all scans come from one site ({', '.join(names) or 'none'}); harmonization needs two or "
+        "more: check the site column"
+    )

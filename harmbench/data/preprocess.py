@@ -1,7 +1,7 @@
-"""From one scan to one slice on a common grid: pure functions, image by image.
+"""From one scan to slices on a common grid: pure functions, scan by scan.
 
-Nothing here looks at more than one image, so no subject's result depends on another's. The steps,
-in order: `canonical`, `select_plane`, `foreground`, `resample`, `scale`; `prepare` joins them.
+Nothing here looks at more than one scan, so no subject's result depends on another's. The steps,
+in order: `canonical`, `select_planes`, `foreground`, `resample`, `scale`; `prepare` joins them.
 
 Axes are those of NIfTI throughout, the first to the right and the second to the front, so that a
 volume differs from a slice by one more axis only; ``np.rot90`` shows a slice upright.
@@ -12,22 +12,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import nibabel as nib
 import numpy as np
-from nibabel.affines import voxel_sizes
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.filters import threshold_otsu
 
+from harmbench.data.planes import Plane, canonical, foreground, select_planes, threshold_of
 from harmbench.errors import HarmbenchError
 
 VERSION = 1
 """Raised when the pixels that `prepare` returns change; part of every file fingerprint."""
 FIELD_OF_VIEW = 220.0
 """Default side of the square grid in mm: an adult head with a margin."""
-STRIPPED_SHARE = 0.2
-"""An image with at least this share of exact zeros has had its background removed."""
+LARGEST_SIZE = 4096
+"""Pixels along one side; more is a slip, and would not fit into memory."""
 LARGEST_CUT = 0.05
 """Share of the foreground that may lie outside the grid."""
 NEGATIVE_SHARE = 0.01
@@ -47,6 +45,10 @@ class PreprocessConfig:
     z : float or None
         World z in mm of the axial slice taken from a volume; None takes the largest cross-section
         of the foreground. An image that already is a slice is not asked.
+    slices : int
+        How many axial slices are taken from a volume, the middle one at `z`.
+    step : float
+        Distance between them in mm, so that they lie alike in volumes of any voxel size.
     percentile : float
         Percentile of the foreground's intensities that becomes 1; above it values are clipped.
     center : {"brain", "image"}
@@ -65,15 +67,26 @@ class PreprocessConfig:
     size: int = 64
     spacing: float | None = None
     z: float | None = None
+    slices: int = 1
+    step: float = 5.0
     percentile: float = 99.5
     center: Literal["brain", "image"] = "brain"
     scaled: bool = False
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise HarmbenchError(f"size {self.size} must be a positive number of pixels")
+        if not 1 <= self.size <= LARGEST_SIZE:
+            raise HarmbenchError(f"size {self.size} must be from 1 to {LARGEST_SIZE} pixels")
+        if self.z is not None and not np.isfinite(self.z):
+            raise HarmbenchError(f"slice z {self.z} must be a number of mm")
         if self.spacing is not None and not self.spacing > 0:
             raise HarmbenchError(f"spacing {self.spacing} must be a positive number of mm")
+        if not 1 <= self.slices < 100 or self.slices % 2 == 0:
+            raise HarmbenchError(
+                f"slices {self.slices} must be odd and positive, such as 1, 3 or 5: the middle one "
+                "and as many above as below"
+            )
+        if not self.step > 0:
+            raise HarmbenchError(f"slice step {self.step} must be a positive number of mm")
         if not 50 <= self.percentile <= 100:
             raise HarmbenchError(f"percentile {self.percentile} must lie between 50 and 100")
         if self.center not in ("brain", "image"):
@@ -92,44 +105,58 @@ class Prepared(NamedTuple):
     mask: NDArray[np.bool_]
 
 
-class Plane(NamedTuple):
-    """One slice on its own grid, with the same axes."""
-
-    image: NDArray[np.float32]
-    mask: NDArray[np.bool_] | None
-    spacing: tuple[float, float]
-
-
 def prepare(
-    image: SpatialImage,
-    mask: SpatialImage | None,
-    config: PreprocessConfig,
-) -> Prepared:
-    """Turn one scan into one slice on the common grid.
+    image: SpatialImage, mask: SpatialImage | None, config: PreprocessConfig
+) -> list[Prepared]:
+    """Turn one scan into its slices on the common grid.
 
     Parameters
     ----------
     image : SpatialImage
-        A slice or a volume; its scale slope is applied.
+        A slice or a volume; its scale slope is applied. NaN becomes 0 outside the foreground,
+        where programs write it for "nothing here".
     mask : SpatialImage or None
         Its foreground, on the same grid, where there is one; everything outside becomes 0.
     config : PreprocessConfig
 
     Returns
     -------
-    Prepared
-        Image of float32 in [0, 1] and mask, both of shape (size, size).
+    list of Prepared
+        ``config.slices`` images of float32 in [0, 1] with their masks, each of shape
+        (size, size), from the lowest to the highest.
 
     Raises
     ------
     HarmbenchError
-        Where the image is not finite, constant, negative, empty or does not fit.
+        Where a value is infinite, the foreground holds NaN, or the image is constant, negative,
+        empty, or does not fit.
     """
     data, affine = canonical(image)
+    infinite = int(np.count_nonzero(np.isinf(data)))
+    if infinite:
+        raise HarmbenchError(
+            f"{infinite} of its values are infinite or above 3e38; mend its scale slope"
+        )
+    void = np.isnan(data)
+    if void.all():
+        raise HarmbenchError("all of its values are NaN; make it again from its source")
+    if void.any():
+        data = np.where(void, np.float32(0), data)
     check_values(data, config.scaled)
     given = None if mask is None else _matching_mask(mask, data, affine)
-    plane = select_plane(data, affine, given, config.z)
-    front = foreground(plane.image, threshold_of(data)) if plane.mask is None else plane.mask
+    threshold = threshold_of(data)
+    planes = select_planes(data, affine, given, void, (config.z, config.slices, config.step))
+    return [_prepare_plane(plane, threshold, config) for plane in planes]
+
+
+def _prepare_plane(plane: Plane, threshold: float, config: PreprocessConfig) -> Prepared:
+    front = foreground(plane.image, threshold) if plane.mask is None else plane.mask
+    broken = int(np.count_nonzero(plane.void & front))
+    if broken:
+        raise HarmbenchError(
+            f"{broken} of its values are NaN in the brain and not only around it; make it again "
+            "from its source"
+        )
     pixels = plane.image
     if plane.mask is not None and not config.scaled:
         pixels = np.where(plane.mask, pixels, np.float32(0))
@@ -140,120 +167,6 @@ def prepare(
         _check_cut(front, plane.spacing, small_mask, config)
         small = scale(small, small_mask, config.percentile)
     return Prepared(small, small_mask)
-
-
-def canonical(
-    image: SpatialImage,
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return data of three axes nearest to right, anterior, superior, and their affine.
-
-    Raises
-    ------
-    HarmbenchError
-        For series of volumes and for unusable affines.
-    """
-    data = np.asanyarray(image.dataobj, dtype=np.float32)
-    shape = data.shape
-    while data.ndim > 3 and data.shape[-1] == 1:
-        data = data[..., 0]
-    if data.ndim == 2:
-        data = data[..., np.newaxis]
-    if data.ndim != 3 or sum(side == 1 for side in data.shape) > 1:
-        raise HarmbenchError(f"shape {shape} is neither a slice nor a volume")
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise HarmbenchError("its header has no usable affine (voxel sizes and orientation)")
-    turned = nib.as_closest_canonical(nib.Nifti1Image(data, affine))
-    return np.asanyarray(turned.dataobj, dtype=np.float32), np.asarray(turned.affine)
-
-
-def select_plane(
-    data: NDArray[np.float32],
-    affine: NDArray[np.float64],
-    mask: NDArray[np.bool_] | None,
-    z: float | None,
-) -> Plane:
-    """Return the slice itself, or one axial slice of a volume.
-
-    The voxel plane nearest to `z` is taken as it is: interpolating between two planes would blur
-    some subjects and not others.
-
-    Parameters
-    ----------
-    data, affine : ndarray
-        From `canonical`. An axis of length 1 is a slice's normal, whichever axis it is.
-    mask : ndarray of bool or None
-        Foreground, of the same shape.
-    z : float or None
-        World z in mm; None for the largest cross-section of the foreground.
-
-    Raises
-    ------
-    HarmbenchError
-        Where `z` is outside the volume.
-    """
-    sides = voxel_sizes(affine)
-    if 1 in data.shape:
-        normal, index = data.shape.index(1), 0
-    else:
-        normal, index = 2, _largest_section(data, mask) if z is None else _plane_at(data, affine, z)
-    in_plane = [axis for axis in range(3) if axis != normal]
-    return Plane(
-        image=np.moveaxis(data, normal, 0)[index],
-        mask=None if mask is None else np.moveaxis(mask, normal, 0)[index],
-        spacing=(float(sides[in_plane[0]]), float(sides[in_plane[1]])),
-    )
-
-
-def _largest_section(data: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> int:
-    front = data > threshold_of(data) if mask is None else mask
-    return int(np.argmax(front.sum(axis=(0, 1))))
-
-
-def _plane_at(data: NDArray[np.float32], affine: NDArray[np.float64], z: float) -> int:
-    # In an oblique volume z varies within a voxel plane; it is met in the middle of the plane.
-    middle = (np.array(data.shape[:2]) - 1) / 2
-    first = float(affine[2, :2] @ middle + affine[2, 3])
-    last = first + float(affine[2, 2]) * (data.shape[2] - 1)
-    index = round((z - first) / float(affine[2, 2]))
-    if not 0 <= index < data.shape[2]:
-        raise HarmbenchError(
-            f"z = {z:g} mm is outside the volume, which reaches from {first:.1f} to {last:.1f} mm"
-        )
-    return index
-
-
-def threshold_of(data: NDArray[np.float32]) -> float:
-    """Return the intensity above which a pixel is foreground.
-
-    0 where the background was removed (at least `STRIPPED_SHARE` exact zeros), else Otsu's
-    threshold (Otsu 1979).
-    """
-    if np.mean(data == 0) >= STRIPPED_SHARE:
-        return 0.0
-    return float(threshold_otsu(data))
-
-
-def foreground(image: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-    """Return the pixels above a threshold, without specks and holes.
-
-    Parameters
-    ----------
-    image : ndarray, shape (h, w)
-    threshold : float
-        From `threshold_of`.
-
-    Returns
-    -------
-    ndarray of bool, shape (h, w)
-        Components smaller than a twentieth of the largest are dropped, holes filled.
-    """
-    labels, count = ndimage.label(image > threshold)
-    if count == 0:
-        return np.zeros(image.shape, dtype=bool)
-    areas = np.bincount(labels.ravel())[1:]
-    kept = 1 + np.flatnonzero(areas >= areas.max() / 20)
-    return ndimage.binary_fill_holes(np.isin(labels, kept))
 
 
 def resample(

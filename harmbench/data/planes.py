@@ -1,0 +1,177 @@
+"""From an image as it is stored to the slices that are looked at: axes, planes, foreground."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+
+from harmbench.errors import HarmbenchError
+
+STRIPPED_SHARE = 0.2
+"""An image with at least this share of exact zeros has had its background removed."""
+
+
+class Plane(NamedTuple):
+    """One slice on its own grid, with the same axes; `void` where it held NaN."""
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.bool_] | None
+    void: NDArray[np.bool_]
+    spacing: tuple[float, float]
+
+
+def canonical(
+    image: SpatialImage,
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return data of three axes nearest to right, anterior, superior, and their affine.
+
+    Raises
+    ------
+    HarmbenchError
+        For series of volumes and for unusable affines.
+    """
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
+        data = np.asanyarray(image.dataobj, dtype=np.float32)
+    shape = data.shape
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim == 2:
+        data = data[..., np.newaxis]
+    if data.ndim != 3 or sum(side == 1 for side in data.shape) > 1:
+        series = f": a series of {np.prod(shape[3:])} volumes; save one" if data.ndim > 3 else ""
+        raise HarmbenchError(f"shape {shape} is neither a slice nor a volume{series}")
+    affine = usable_affine(image)
+    turned = nib.as_closest_canonical(nib.Nifti1Image(data, affine))
+    return np.asanyarray(turned.dataobj, dtype=np.float32), np.asarray(turned.affine)
+
+
+def usable_affine(image: SpatialImage) -> NDArray[np.float64]:
+    """Return an image's affine.
+
+    Raises
+    ------
+    HarmbenchError
+        Where it is not finite or flattens space.
+    """
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise HarmbenchError("its header has no usable affine (voxel sizes and orientation)")
+    return affine
+
+
+def select_planes(
+    data: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    mask: NDArray[np.bool_] | None,
+    void: NDArray[np.bool_],
+    asked: tuple[float | None, int, float],
+) -> list[Plane]:
+    """Return the slice itself, or axial slices of a volume.
+
+    The voxel planes nearest to the stated heights are taken as they are: interpolating between two
+    planes would blur some subjects and not others.
+
+    Parameters
+    ----------
+    data, affine : ndarray
+        From `canonical`. An axis of length 1 is a slice's normal, whichever axis it is.
+    mask : ndarray of bool or None
+        Foreground, of the same shape.
+    void : ndarray of bool
+        Where it held NaN, of the same shape.
+    config : PreprocessConfig
+
+    Raises
+    ------
+    HarmbenchError
+        Where a height is outside the volume, or two heights meet in one voxel plane.
+    """
+    sides = voxel_sizes(affine)
+    if 1 in data.shape:
+        normal, indices = data.shape.index(1), [0]
+        if asked[1] > 1:
+            raise HarmbenchError(
+                f"it is a single slice, but {asked[1]} slices of each scan are asked for"
+            )
+    else:
+        normal, indices = 2, _plane_indices(data, affine, mask, *asked)
+    in_plane = [axis for axis in range(3) if axis != normal]
+    spacing = (float(sides[in_plane[0]]), float(sides[in_plane[1]]))
+    data, void = np.moveaxis(data, normal, 0), np.moveaxis(void, normal, 0)
+    masks = None if mask is None else np.moveaxis(mask, normal, 0)
+    return [Plane(data[i], None if masks is None else masks[i], void[i], spacing) for i in indices]
+
+
+def _plane_indices(
+    data: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    mask: NDArray[np.bool_] | None,
+    z: float | None,
+    slices: int,
+    step: float,
+) -> list[int]:
+    # In an oblique volume z varies within a voxel plane; it is met in the middle of the plane.
+    middle = (np.array(data.shape[:2]) - 1) / 2
+    first = float(affine[2, :2] @ middle + affine[2, 3])
+    apart = float(affine[2, 2])
+    last = first + apart * (data.shape[2] - 1)
+    middle_z = first + apart * _largest_section(data, mask) if z is None else z
+    heights = middle_z + step * (np.arange(slices) - slices // 2)
+    indices = [round((height - first) / apart) for height in heights]
+    for height, index in zip(heights, indices, strict=True):
+        if not 0 <= index < data.shape[2]:
+            raise HarmbenchError(
+                f"z = {height:g} mm is outside the volume, which reaches from {first:.1f} to "
+                f"{last:.1f} mm"
+            )
+    if len(set(indices)) < len(indices):
+        raise HarmbenchError(
+            f"its planes are {apart:.3g} mm apart, too far for slices every {step:g} mm; "
+            "raise slice_step or take one slice"
+        )
+    return indices
+
+
+def _largest_section(data: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> int:
+    front = data > threshold_of(data) if mask is None else mask
+    return int(np.argmax(front.sum(axis=(0, 1))))
+
+
+def threshold_of(data: NDArray[np.float32]) -> float:
+    """Return the intensity above which a pixel is foreground.
+
+    0 where the background was removed (at least `STRIPPED_SHARE` exact zeros), else Otsu's
+    threshold (Otsu 1979).
+    """
+    if np.mean(data == 0) >= STRIPPED_SHARE:
+        return 0.0
+    return float(threshold_otsu(data.ravel()))  # a last axis of 3 would be taken for colors
+
+
+def foreground(image: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
+    """Return the pixels above a threshold, without specks and holes.
+
+    Parameters
+    ----------
+    image : ndarray, shape (h, w)
+    threshold : float
+        From `threshold_of`.
+
+    Returns
+    -------
+    ndarray of bool, shape (h, w)
+        Components smaller than a twentieth of the largest are dropped, holes filled.
+    """
+    labels, count = ndimage.label(image > threshold)
+    if count == 0:
+        return np.zeros(image.shape, dtype=bool)
+    areas = np.bincount(labels.ravel())[1:]
+    kept = 1 + np.flatnonzero(areas >= areas.max() / 20)
+    return ndimage.binary_fill_holes(np.isin(labels, kept))

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harmbench.data import participants
+from harmbench.data.covariates import Columns, clean
+from harmbench.errors import HarmbenchError
+
+
+def read(tmp_path: Path, content: str | bytes, name: str = "participants.tsv") -> pd.DataFrame:
+    file = tmp_path / name
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return participants.read_table(file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "participant_id\tage\tsite\n01\t20\tA, B\n",
+        "\ufeffparticipant_id \t age\tsite\r\n01\t20\t A, B \r\n\r\n",
+        'participant_id,age,site\n01,20,"A, B"\n',
+        '"participant_id";"age";"site"\r"01";"20";"A, B"\r',
+        '\n\nparticipant_id\tage\tsite\n\n01\t20\t"A, B"',
+    ],
+    ids=["tsv", "BOM and spaces", "csv", "semicolons", "blank lines"],
+)
+def test_tables_of_any_dialect_are_the_same(tmp_path, text):
+    table = read(tmp_path, text)
+    assert list(table) == ["participant_id", "age", "site"]
+    assert table.to_numpy().tolist() == [["01", "20", "A, B"]]
+
+
+def test_empty_fields_at_the_end_of_lines_are_nothing(tmp_path):
+    assert read(tmp_path, "participant_id\tage\n01\t20\t\t\n").to_numpy().tolist() == [["01", "20"]]
+
+
+def test_the_index_is_the_line(tmp_path):
+    table = read(tmp_path, "participant_id\tage\n01\t20\n\n02\t30\n")
+    assert list(table.index) == [2, 4]
+
+
+@pytest.mark.parametrize("text", ["n/a", "N/A", "-", "", "-9999", "-9999.0", "NaN", "NULL", " . "])
+def test_all_spellings_of_missing(tmp_path, text):
+    table = read(tmp_path, f"participant_id\tage\n01\t{text}\n02\t30\n")
+    assert pd.isna(table.loc[2, "age"]) and table.loc[3, "age"] == "30"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "is empty"),
+        ("participant_id\tage\n", "no rows"),
+        ("participant_id\tage\tage\n1\t2\t3\n", "two columns called age"),
+        ("participant_id\tage\n1\t2\t3\n", ", line 2 has 3 fields, the header 2"),
+        ('a\tb\n1\t"x\n2\ty\n', "is not a line of a table .*quotes"),
+        ("id,sex (1=m, 2=f),age\n1,2,30\n", ", line 2 has 3 fields, the header 4"),
+        (b"participant_id\tage\n1\tM\xfcller\n", "not UTF-8"),
+        ("participant_id\tage\n1\t2\n".encode("utf-16"), "not UTF-8"),
+        (b"participant_id\tage\n\0\0\0", "zero bytes"),
+    ],
+)
+def test_tables_that_cannot_be_read_say_why(tmp_path, content, sentence):
+    with pytest.raises(HarmbenchError, match=f"participants.tsv.*{sentence}"):
+        read(tmp_path, content)
+
+
+def test_ages():
+    text = pd.Series(["34.5", "89+", ">89", "0", np.nan, "34,5", "-1", "1250", "inf", "3_4", "old"])
+    values, faults = participants.read_ages(text)
+    np.testing.assert_array_equal(values[:5], [34.5, 89, 89, 0, np.nan])
+    assert sorted(faults) == [5, 6, 7, 8, 9, 10] and values[5:].isna().all()
+    assert "write a decimal point" in faults[5]
+    with pytest.raises(HarmbenchError, match=r"row 5: age '34,5'"):
+        participants.parse_ages(text, pd.Series([f"row {row}" for row in text.index]))
+
+
+def test_sexes_and_codes():
+    text = pd.Series(["M", "f", "Male", "FEMALE", "other", np.nan, "1", "2.0", "02", "x"])
+    values, faults = participants.read_sexes(text, participants.parse_codes("1=M, 2=female"))
+    assert list(values[:4]) == ["M", "F", "M", "F"] and values[4:6].isna().all()
+    assert list(values[6:9]) == ["M", "F", "F"] and list(faults) == [9]
+    assert "one of the codes 1, 2, F, M, or n/a" in faults[9]
+    assert 6 in participants.read_sexes(text).faults
+
+
+@pytest.mark.parametrize("text", ["1", "1=M", "1=M,2=boy", "=M,2=F", "M=1,F=2"])
+def test_codes_that_say_too_little_are_refused(text):
+    with pytest.raises(HarmbenchError, match="--sex-codes"):
+        participants.parse_codes(text)
+
+
+def test_codes_from_levels_and_names():
+    levels = {"1": "Male", "2": {"Description": "female sex"}, "9": "not stated"}
+    assert participants.codes_from_levels(levels) == {"1": "M", "2": "F", "9": ""}
+    assert participants.codes_from_levels({"1": "male or female", "2": "female"}) == {}
+    assert participants.codes_from_levels("M") == {}
+    assert participants.codes_from_name("SEX_ID (1=m, 2=f)") == "1=M,2=F"
+    assert participants.codes_from_name("sex (0:female, 1:male)") == "0=F,1=M"
+    assert participants.codes_from_name("sex") == ""
+
+
+def test_second_headers():
+    table = pd.DataFrame({"participant_id": ["id", "x1", "x2"], "age": ["years", "20", "30"]})
+    assert "'years' stands in the column of numbers 'age'" in participants.second_header(table)
+    assert "'Age'" in participants.second_header(table.assign(age=["Age", "x", "y"]))
+    assert participants.second_header(table.iloc[1:]) == ""
+    assert participants.second_header(table.assign(age=["a", "b", "c"])) == ""
+
+
+def test_faults_name_the_file_and_line_of_the_value():
+    table = pd.DataFrame(
+        {"participant_id": ["sub-1", "sub-2"], "session_id": ["", "ses-b"], "group": ["x", np.nan],
+         "age": ["20", "?!"], "sex": ["M", "9"]}
+    )  # fmt: skip
+    sources = [{}, {"age": "sub-2_sessions.tsv, line 3", "group": "participants.tsv, line 7"}]
+    found = clean(table, sources, Columns(site="group", sex_codes="1=M,2=F"), {})
+    said = [str(problem) for problem in found.problems]
+    assert any(s.startswith("sub-2_sessions.tsv, line 3, sub-2 ses-b: age '?!'") for s in said)
+    assert any(s.startswith("participants.tsv, line 7, sub-2 ses-b: the site is") for s in said)
+    assert any("sex '9' is not known; write one of the codes 1, 2" in s for s in said)
+    assert {problem.scan for problem in found.problems} == {("sub-2", "ses-b")}
