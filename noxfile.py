@@ -5,6 +5,8 @@ Sessions that need torch share one environment, so that it is installed once.
 
 from __future__ import annotations
 
+import os
+
 import nox
 
 nox.needs_version = ">=2024.10"
@@ -12,6 +14,9 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "tests"]
 
 SHARED = {"reuse_venv": True, "venv_location": ".nox/shared"}
+# Where bytecode is not kept, every process compiles torch and matplotlib again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+PYTEST = ("pytest", "-n", "auto", "--dist", "loadfile")
 SMOKE = ("harmbench", "run", "--methods", "combat", "--preset", "smoke")
 
 
@@ -19,7 +24,7 @@ SMOKE = ("harmbench", "run", "--methods", "combat", "--preset", "smoke")
 def tests(session: nox.Session) -> None:
     """Run the test suite."""
     session.install("-e", ".[test]")
-    session.run("pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session
@@ -64,4 +69,4 @@ def benchmarks(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the test suite with the oldest versions that pyproject.toml admits."""
     session.install("--resolution", "lowest-direct", "-e", ".[test]")
-    session.run("pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)

@@ -8,8 +8,7 @@ network trained on ImageNet. `inception` is pytorch-fid's InceptionV3 (see `.inc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -68,11 +67,13 @@ def extract(images: NDArray[np.float32], extractor: Extractor, context: ProductC
         )
     import torch
 
+    from harmbench.ambient import threads
+
     network = _network(extractor, context)
     rows: list[NDArray] = []
     size = _BATCH[extractor]
     with (
-        _threads(context.threads),
+        threads(context.threads),
         torch.inference_mode(),
         context.progress.task(f"{extractor} features", len(images)) as task,
     ):
@@ -137,19 +138,6 @@ def _random_conv(device: str) -> Callable[[torch.Tensor], torch.Tensor]:
         return torch.cat(pooled, dim=1)
 
     return forward
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Let torch use `number` threads inside the block."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # Products ---------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from harmbench.data.phantom.anatomy import FIELD_OF_VIEW, make_grid, tissue
 from harmbench.data.phantom.render import Effect, render
 from harmbench.data.phantom.scanner import REFERENCE_SITE, Scanner, draw_scanner
 from harmbench.data.phantom.subjects import SITE_SHARES, Subjects, demography, draw_subjects
+from harmbench.data.phantom.template import template
 from harmbench.dataset import Dataset, DatasetInfo
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.progress import Progress
@@ -277,6 +278,7 @@ class Phantom(Dataset):
     def _renderer(
         self, index: NDArray[np.int64], scan: tuple[str | int, ...] | None
     ) -> Callable[[str, NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+        template()  # loaded here, or every thread would load it for itself
         grid = make_grid(self.size)
         reference = self.scanner(REFERENCE_SITE)
         effect = self.effect
