@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -129,10 +129,10 @@ def resolve(
         settings["inception"] = str(inception.resolve())
     return RunConfig(
         data=_data_spec(data, preset, data_options or {}),
-        preset=preset,
+        preset=cast(Any, preset),
         methods=_unique([method_spec(spec, preset) for spec in specs]),
         controls=_control_names(controls),
-        protocol=protocol,
+        protocol=cast(Any, protocol),
         metrics=_metric_names(metrics, protocol),
         threads=threads or os.cpu_count() or 1,
         **settings,

@@ -331,20 +331,19 @@ class CellWork:
         if result.per_scan is not None:
             table = result.per_scan
             write_atomic(stage.file(".csv"), lambda path: table.to_csv(path, index=False))
-        if result.overall is None:
-            status, overall = "skipped", None
-        elif not np.isfinite(result.overall.value):
+        status, overall = "ok", result.overall
+        if overall is None:
+            status = "skipped"
+        elif not np.isfinite(overall.value):
             status, overall = "failed", None
             result = MetricResult(reason="the metric returned a value that is not finite")
-        else:
-            status, overall = "ok", asdict(result.overall)
         return stage.complete(
             stage=stage.stem.name.rpartition("-")[0],
             seconds=seconds,
             status=status,
             reason=result.reason,
             note=result.note,
-            overall=overall,
+            overall=asdict(overall) if overall else None,
             groups={site: asdict(e) for site, e in result.groups.items()},
             target=result.target,
             floors=dict(result.floors),

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from harmbench.cohort import Cohort, RowKey
 from harmbench.data.phantom.anatomy import FIELD_OF_VIEW, make_grid, tissue
