@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -257,8 +257,9 @@ class CellWork:
     def _inputs(self, needs: tuple[str, ...], wants: tuple[str, ...]) -> MetricInputs:
         products = {name: self.product(name) for name in needs}
         for name in wants:
-            if self.unavailable(name) is None:
-                products[name] = self.product(name)
+            with suppress(ProductUnavailable):
+                if self.unavailable(name) is None:
+                    products[name] = self.product(name)
         return MetricInputs(products, self.bench.keys.reference_site)
 
     def unavailable(self, name: str) -> str | None:

@@ -1,0 +1,351 @@
+"""Mixing: whether the sites' harmonized images lie among each other, in a space of features.
+
+Both metrics read the features of the fixed random network, each divided by its standard deviation
+over the RAW test images, the same for all methods: the features' own scales differ by orders of
+magnitude, and the largest of them see the head more than the scanner. The features of a subject's
+slices and sessions at a site are averaged, so that neighbors are people.
+
+Sites whose people differ do not mix even when harmonized perfectly, so the target is the oracle's
+value; where there is no oracle it is what the raw images score with the sites shuffled among people
+of similar age, the same for all methods.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+from scipy.spatial.distance import pdist, squareform
+
+from harmbench.cohort import Cohort
+from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.protocol.lisi import lisi, member_of, neighbor_probabilities
+from harmbench.stats import half_sample_se, holm, normal_interval, subsample, subsample_se
+
+FEATURES = "features.random-conv.test"
+RAW_FEATURES = "features.random-conv.raw_test"
+ORACLE = f"oracle:{FEATURES}"
+SHUFFLED = "raw images, sites shuffled within age strata"
+
+MIN_SUBJECTS = 10
+"""Sites with fewer test subjects are left out."""
+STRATA = 5
+SAME = 1e-3
+"""Images nearer than this share of the raw images' median distance count as equal."""
+MAX_NEIGHBORS = 90
+"""Three times the perplexity of 30 of Korsunsky 2019."""
+KEEP, SUBSETS = 0.8, 100
+SPLITS, PERMUTATIONS, FLOOR_SHUFFLES = 100, 999, 20
+ROUNDING = 1e-12
+
+Floats = NDArray[np.float64]
+
+
+# Arrays -----------------------------------------------------------------------------------------
+
+
+def gaussian_kernel(distances: ArrayLike, bandwidth: float) -> Floats:
+    """Return ``exp(-d^2 / (2 bandwidth^2))`` of distances, same shape."""
+    return np.exp(-0.5 * (np.asarray(distances, np.float64) / bandwidth) ** 2)
+
+
+def mmd_between(kernel: ArrayLike, pairs: ArrayLike, first: ArrayLike, second: ArrayLike) -> Floats:
+    """Return the unbiased squared MMD of many pairs of samples out of one set of rows.
+
+    Gretton 2012 (JMLR 13, 723), eq. 3, over the pairs of rows that are allowed: a subject never
+    makes a pair with itself, not even across the samples.
+
+    Parameters
+    ----------
+    kernel : array_like, shape (n, n)
+    pairs : array_like of bool, shape (n, n)
+        Which pairs count; without the diagonal.
+    first, second : array_like of bool, shape (b, n)
+        Rows of the samples.
+
+    Returns
+    -------
+    ndarray, shape (b,)
+        May be negative.
+    """
+    allowed = np.asarray(pairs, np.float64)
+    k = np.asarray(kernel, np.float64) * allowed
+    x, y = np.asarray(first, np.float64), np.asarray(second, np.float64)
+
+    def mean(a: Floats, c: Floats) -> Floats:
+        return np.einsum("bn,bn->b", a @ k, c) / np.einsum("bn,bn->b", a @ allowed, c)
+
+    return mean(x, x) + mean(y, y) - 2 * mean(x, y)
+
+
+# The test set -----------------------------------------------------------------------------------
+
+
+class _People(NamedTuple):
+    """Subjects at sites (u,), of all sites with enough of them, and the mean over their rows."""
+
+    subjects: NDArray
+    sites: NDArray
+    strata: NDArray[np.intp]
+    pairs: NDArray[np.bool_]
+    average: csr_array
+    left_out: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        return [str(site) for site in np.unique(self.sites)]
+
+    def size(self, site: str) -> int:
+        return int((self.sites == site).sum())
+
+
+def _people(test: Cohort) -> _People:
+    table = test.participants.astype({"participant_id": str, "site": str})
+    rows = table.groupby(["site", "participant_id"])
+    sizes = table.groupby("site")["participant_id"].nunique()
+    small = tuple(str(site) for site, size in sizes.items() if size < MIN_SUBJECTS)
+    code = rows.ngroup().to_numpy()
+    count = np.bincount(code)
+    average = csr_array((1 / count[code], (code, np.arange(len(table)))))
+    known = rows["age"].mean().reset_index()
+    kept = np.flatnonzero(~known["site"].isin(small))
+    subjects, sites, ages = (
+        known[column].to_numpy()[kept] for column in ("participant_id", "site", "age")
+    )
+    subjects = subjects.astype(str)
+    return _People(
+        subjects,
+        sites.astype(str),
+        _age_strata(ages.astype(np.float64)),
+        subjects[:, None] != subjects,
+        average[kept],
+        small,
+    )
+
+
+def _age_strata(age: Floats) -> NDArray[np.intp]:
+    """Return the fifth of the ages that each row is in; those without one are a stratum."""
+    known = age[~np.isnan(age)]
+    if len(known) == 0:
+        return np.zeros(len(age), np.intp)
+    cuts = np.quantile(known, np.arange(1, STRATA) / STRATA)
+    return np.where(np.isnan(age), STRATA, np.searchsorted(cuts, age)).astype(np.intp)
+
+
+def _shuffled(people: _People, rows: NDArray, b: int, rng: np.random.Generator) -> NDArray:
+    """Return the sites of some people, shuffled among those of similar age; (b, rows)."""
+    out = np.tile(people.sites[rows], (b, 1))
+    strata = people.strata[rows]
+    for level in np.unique(strata):
+        at = np.flatnonzero(strata == level)
+        out[:, at] = rng.permuted(out[:, at], axis=1)
+    return out
+
+
+def _distances(inputs: MetricInputs, people: _People, name: str) -> Floats:
+    """Return distances of features over the raw images' standard deviations, shape (u, u)."""
+    raw = np.asarray(inputs.arrays(RAW_FEATURES)["features"], np.float64)
+    spread = raw.std(0)
+    # A feature that hardly varies in raw images must not become the loudest.
+    scale = np.maximum(spread, 0.01 * spread.mean()) if spread.any() else np.ones_like(spread)
+    scaled = np.asarray(inputs.arrays(name)["features"], np.float64) / scale
+    return squareform(pdist(people.average @ scaled))
+
+
+def _usual_distance(inputs: MetricInputs, people: _People) -> float:
+    """Return the median distance of two subjects' RAW images; the same for all methods."""
+    median = float(np.median(_distances(inputs, people, RAW_FEATURES)[people.pairs]))
+    return median if median > 0 else 1.0
+
+
+def _note(people: _People, text: str) -> str:
+    few = f"; without {', '.join(people.left_out)} (under {MIN_SUBJECTS} subjects)"
+    return text + few if people.left_out else text
+
+
+# iLISI ------------------------------------------------------------------------------------------
+
+
+class _Mixing:
+    """iLISI of one set of distances and of parts of it."""
+
+    def __init__(self, people: _People, distances: Floats, same: float) -> None:
+        self.people = people
+        self.distances = np.where(people.pairs, distances, np.inf)
+        self.same = same
+        # Under the size of the smallest site, or a site on its own could not score 0.
+        self.k = min(MAX_NEIGHBORS, min(map(people.size, people.names)) // 2)
+
+    def probabilities(self, rows: NDArray) -> Floats:
+        part = self.distances[np.ix_(rows, rows)]
+        # Fewer neighbors among fewer people, so that they are as near as among all.
+        k = max(2, round(self.k * len(rows) / len(self.distances)))
+        return neighbor_probabilities(part, k, k / 3, self.same)
+
+    def by_site(self, rows: NDArray, p: Floats, sites: NDArray) -> Floats:
+        """Return each site's median index, scaled to [0, 1]; shape (sites,)."""
+        member = member_of(sites)
+        shares = self.people.pairs[np.ix_(rows, rows)] @ member
+        index = lisi(p, sites, shares / shares.sum(1, keepdims=True))
+        medians = np.array([np.median(index[sites == site]) for site in np.unique(sites)])
+        return (medians - 1) / (member.shape[1] - 1)
+
+    def __call__(self, rows: NDArray) -> Floats:
+        return self.by_site(rows, self.probabilities(rows), self.people.sites[rows])
+
+
+@metric(
+    label="iLISI",
+    axis="site removal",
+    level="core",
+    direction="target",
+    range=(0.0, 1.0),
+    needs=("raw.test", FEATURES, RAW_FEATURES),
+    wants=(ORACLE,),
+    anchors=("identity", "oracle"),
+    expected_order=(("mean-image",), ("shuffle", "oracle"), ("identity",)),
+    extractor="random-conv",
+    doi="10.1038/s41592-019-0619-0",
+)
+def ilisi(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
+    """How many sites stand among an image's nearest neighbors: 0 its own only, 1 all alike.
+
+    Integration local inverse Simpson's index of Korsunsky 2019, scaled as in Luecken 2022
+    (10.1038/s41592-021-01336-8), with two changes: sites count as if they were of equal size, and
+    the value is the mean of the sites' medians, so that one site apart from the others is seen.
+    With few neighbors even perfect mixing scores under 1: read it against its target.
+
+    The number of neighbors is half the subjects of the smallest site, at most 90; the perplexity
+    is a third of it. A subject's scans at other sites are no neighbors of it. The interval is
+    normal, with the error of delete-d subsampling: rather too long (1.1 to 1.6 times the spread of
+    simulated test sets).
+    """
+    people = _people(inputs.cohort("raw.test"))
+    if len(people.names) < 2:
+        return MetricResult.skipped(f"fewer than two sites have {MIN_SUBJECTS} test subjects")
+    same = SAME * _usual_distance(inputs, people)
+    measure = _Mixing(people, _distances(inputs, people, FEATURES), same)
+    everyone = np.arange(len(people.sites))
+    keep = subsample(people.subjects, KEEP, SUBSETS, rng, people.sites)
+    subsets = np.array([measure(np.flatnonzero(kept)) for kept in keep])
+    values = measure(everyone)
+    raw = _Mixing(people, _distances(inputs, people, RAW_FEATURES), same)
+    p = raw.probabilities(everyone)
+    shuffles = _shuffled(people, everyone, FLOOR_SHUFFLES, rng)
+    floor = float(np.mean([raw.by_site(everyone, p, sites) for sites in shuffles]))
+    target = floor
+    if ORACLE in inputs:
+        target = float(_Mixing(people, _distances(inputs, people, ORACLE), same)(everyone).mean())
+    change = (subsets.mean(1) - subsets.mean()) * np.sqrt(KEEP / (1 - KEEP))
+    return MetricResult(
+        overall=_subsampled(values.mean(), subsets.mean(1), len(np.unique(people.subjects))),
+        groups={
+            site: _subsampled(value, subset, people.size(site))
+            for site, value, subset in zip(people.names, values, subsets.T, strict=True)
+        },
+        target=target,
+        floors={SHUFFLED: floor},
+        replicates=values.mean() + change,
+        note=_note(people, f"{measure.k} neighbors"),
+    )
+
+
+def _subsampled(value: float, subsets: Floats, n: int) -> Estimate:
+    se = subsample_se(subsets, KEEP)
+    return Estimate(float(value), *normal_interval(float(value), se, bounds=(0.0, 1.0)), n)
+
+
+# MMD --------------------------------------------------------------------------------------------
+
+
+def _mmd_by_site(
+    people: _People, kernel: Floats, reference: str, kept: NDArray[np.bool_]
+) -> Floats:
+    """Return the MMD of each other site to the reference site in each subset; (b, sites)."""
+    first = kept & (people.sites == reference)
+    values = [
+        mmd_between(kernel, people.pairs, first, kept & (people.sites == site))
+        for site in people.names
+        if site != reference
+    ]
+    return np.stack(values, axis=1)
+
+
+def _permuted(
+    people: _People, kernel: Floats, reference: str, site: str, rng: np.random.Generator
+) -> Floats:
+    """Return the MMD of one site with labels shuffled within age strata; (permutations,)."""
+    rows = np.flatnonzero(np.isin(people.sites, (reference, site)))
+    shuffled = _shuffled(people, rows, PERMUTATIONS, rng)
+    at = np.ix_(rows, rows)
+    return mmd_between(kernel[at], people.pairs[at], shuffled == reference, shuffled == site)
+
+
+@metric(
+    label="MMD",
+    axis="site removal",
+    level="core",
+    direction="target",
+    needs=("raw.test", FEATURES, RAW_FEATURES),
+    wants=(ORACLE,),
+    anchors=("identity", "oracle"),
+    expected_order=(("mean-image", "shuffle", "oracle"), ("identity",)),
+    extractor="random-conv",
+    doi="https://jmlr.org/papers/v13/gretton12a.html",
+)
+def mmd(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
+    """Squared maximum mean discrepancy of each site's harmonized images to the reference site's.
+
+    Unbiased (it may be negative), mean over the sites, Gaussian kernel whose bandwidth is the
+    median distance of two subjects' RAW images: a method cannot move it. The permutation test
+    shuffles the two sites among people of similar age (fifths of the ages).
+
+    The interval is normal, with the error of halves and their complements.
+    """
+    people, reference = _people(inputs.cohort("raw.test")), inputs.reference_site
+    if reference not in people.names or len(people.names) < 2:
+        return MetricResult.skipped(
+            f"the reference site {reference} and another site need {MIN_SUBJECTS} test subjects"
+        )
+    bandwidth = _usual_distance(inputs, people)
+    kernel = gaussian_kernel(_distances(inputs, people, FEATURES), bandwidth)
+    everyone = np.ones((1, len(people.sites)), bool)
+    halves = subsample(people.subjects, 0.5, SPLITS, rng, people.sites)
+    others = [site for site in people.names if site != reference]
+    values, first, second = (
+        _mmd_by_site(people, kernel, reference, kept) for kept in (everyone, halves, ~halves)
+    )
+    permuted = np.stack([_permuted(people, kernel, reference, s, rng) for s in others], axis=1)
+    p = (1 + (permuted >= values - ROUNDING).sum(0)) / (PERMUTATIONS + 1)
+    raw = gaussian_kernel(_distances(inputs, people, RAW_FEATURES), bandwidth)
+    floor = float(np.mean([_permuted(people, raw, reference, s, rng) for s in others]))
+    target = floor
+    if ORACLE in inputs:
+        oracle = gaussian_kernel(_distances(inputs, people, ORACLE), bandwidth)
+        target = float(_mmd_by_site(people, oracle, reference, everyone).mean())
+    n = len(np.unique(people.subjects))
+    overall, replicates = _halved(values.mean(), first.mean(1), second.mean(1), n)
+    apart = int((holm(p) < 0.05).sum())
+    return MetricResult(
+        overall=overall,
+        groups={
+            site: _halved(values[0, i], first[:, i], second[:, i], people.size(site))[0]
+            for i, site in enumerate(others)
+        },
+        target=target,
+        floors={SHUFFLED: floor},
+        replicates=replicates,
+        arrays={"sites": np.array(others), "p": p},
+        note=_note(people, f"apart beyond age at {apart} of {len(others)} sites"),
+    )
+
+
+def _halved(value: float, first: Floats, second: Floats, n: int) -> tuple[Estimate, Floats]:
+    """Return an estimate with the error of halves, and replicates that vary by that error."""
+    se = half_sample_se(first, second)
+    change = (first - second) / 2
+    change -= change.mean()
+    estimate = Estimate(float(value), *normal_interval(float(value), se), n)
+    return estimate, value + change * (se / (change.std(ddof=1) or 1.0))

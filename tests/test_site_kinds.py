@@ -1,0 +1,260 @@
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from sklearn.metrics import balanced_accuracy_score
+
+from harmbench.cohort import Cohort
+from harmbench.data.splits import validation_keys
+from harmbench.data.toy import ToyDataset
+from harmbench.metric import MetricInputs
+from harmbench.product import ProductContext, ProductUnavailable
+from harmbench.protocol import site_kinds
+from harmbench.protocol.intensities import NAMES, intensity_features
+from harmbench.protocol.site_kinds import (
+    FITSET,
+    KINDS,
+    PRODUCTS,
+    REFERENCE,
+    make_fitset,
+    make_kinds,
+    make_reference,
+    site_bacc_fitset,
+    site_bacc_worst,
+    site_reference_vs_rest,
+    validation_rows,
+)
+
+CONTEXT = ProductContext(seeds=(0, 1))
+SITE = "site-a"
+
+
+@pytest.fixture(scope="module")
+def toy():
+    data = ToyDataset(n=180, shape=(16, 18))
+    cohort = data.load()
+    perfect = cohort.with_images(data.truth(SITE, cohort.keys, draw=1))
+    rows = np.arange(180) // 3 % 2 == 0
+    return {
+        "raw.probe": cohort.subset(rows),
+        "raw.test": cohort.subset(~rows),
+        "perfect.probe": perfect.subset(rows),
+        "perfect.test": perfect.subset(~rows),
+    }
+
+
+def harmonized(toy, name, change=None):
+    given = {part: toy[f"{name}.{part}"] for part in ("probe", "test")}
+    if change is not None:
+        given = {part: change(cohort) for part, cohort in given.items()}
+    images = {f"harmonized.{part}": cohort for part, cohort in given.items()}
+    return MetricInputs(
+        {**images, "raw.probe": toy["raw.probe"], "raw.test": toy["raw.test"]}, SITE
+    )
+
+
+def given(toy, **products):
+    raw = {name: toy[name] for name in ("raw.probe", "raw.test")}
+    return MetricInputs({**raw, **{k.replace("__", ":"): v for k, v in products.items()}}, SITE)
+
+
+def soften_others(cohort):
+    images = cohort.images.copy()
+    rows = cohort.column("site") != SITE
+    images[rows] = gaussian_filter(images[rows], (0, 0.5, 0.5))
+    return cohort.with_images(images)
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def said(truth, right, seed=0):
+    """Predictions (2, n) that are right with a probability, else the next site."""
+    names = np.unique(truth)
+    following = names[(np.searchsorted(names, truth) + 1) % len(names)]
+    hit = np.random.default_rng(seed).random((2, len(truth))) < right
+    return np.where(hit, truth, following)
+
+
+# Products
+
+
+def test_both_kinds_see_raw_sites_and_neither_sees_them_after_perfect_harmonization(toy):
+    raw = make_kinds(harmonized(toy, "raw"), CONTEXT)
+    perfect = make_kinds(harmonized(toy, "perfect"), CONTEXT)
+    truth = toy["raw.test"].column("site").astype(str)
+    assert raw["kinds"].tolist() == ["linear", "boosting"]
+    assert raw["predicted"].shape == (2, 2, len(truth))
+    for kind in range(2):
+        accuracy = [balanced_accuracy_score(truth, row) for row in raw["predicted"][kind]]
+        assert min(accuracy) > 0.9
+        assert raw["validation"][kind].min() > 0.75
+        accuracy = [balanced_accuracy_score(truth, row) for row in perfect["predicted"][kind]]
+        assert max(accuracy) < 0.6
+
+
+def test_the_fingerprint_of_a_renderer_is_seen(toy):
+    clean = make_reference(harmonized(toy, "perfect"), CONTEXT)
+    marked = make_reference(harmonized(toy, "perfect", soften_others), CONTEXT)
+    values = [
+        site_reference_vs_rest(given(toy, **{REFERENCE: arrays}), rng()).overall.value
+        for arrays in (clean, marked)
+    ]
+    assert values[0] < 0.65
+    assert values[1] > 0.9
+    assert set(np.unique(marked["predicted"])) == {SITE, "rest"}
+
+
+def test_masks_do_not_tell_the_site(toy):
+    """Each scan's mask bears its scanner; the features must be those of the images alone."""
+    cohort, masks = toy["perfect.test"], toy["raw.probe"].mask
+    cut = cohort.mask & (cohort.column("site") == SITE)[:, None, None]
+    other = Cohort(cohort.images, cohort.participants, cut)
+    np.testing.assert_array_equal(
+        intensity_features(other, masks), intensity_features(cohort, masks)
+    )
+
+
+def test_the_cells_cnn_is_a_third_kind(toy, monkeypatch):
+    inputs = harmonized(toy, "raw")
+    training, classes = toy["raw.probe"], np.array(["site-a", "site-b", "site-c"])
+    truth = np.searchsorted(classes, training.column("site").astype(str))
+    rows = [validation_rows(training, seed, {}) for seed in CONTEXT.seeds]
+    wrong = (truth + 1) % 3
+    codes = np.stack([np.where(rows[0], truth, wrong), np.where(rows[1], wrong, truth)])
+    monkeypatch.setattr(site_kinds, "apply_probe", lambda *_: np.eye(3)[codes])
+    test_codes = np.zeros((2, len(toy["raw.test"])), int)
+    cnn = {"classes": classes, "predicted": np.eye(3)[test_codes]}
+    kinds = make_kinds(MetricInputs({**inputs.products, "probe.site": cnn}, SITE), CONTEXT)
+    assert kinds["kinds"].tolist() == ["linear", "boosting", "CNN"]
+    np.testing.assert_allclose(kinds["validation"][2], [1, 0])
+    assert (kinds["predicted"][2] == "site-a").all()
+
+
+def test_validation_rows_are_those_of_the_cnn(toy):
+    training = toy["raw.probe"]
+    rows = validation_rows(training, 3, {"validation": 0.2})
+    expected = set(validation_keys(training, 3, 0.2))
+    assert [key in expected for key in training.keys] == rows.tolist()
+    assert 0.15 < rows.mean() < 0.25
+
+
+def test_one_site_cannot_be_probed(toy):
+    alone = toy["raw.probe"].subset(toy["raw.probe"].column("site") == SITE)
+    inputs = MetricInputs({"harmonized.probe": alone, "harmonized.test": toy["raw.test"]}, SITE)
+    with pytest.raises(ProductUnavailable, match="needs two classes"):
+        make_kinds(inputs, CONTEXT)
+
+
+def test_the_same_seed_gives_the_same_probes(toy):
+    first, second = (make_reference(harmonized(toy, "raw"), CONTEXT) for _ in range(2))
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name])
+
+
+def test_fitset_probe_is_trained_on_fit_images(toy, monkeypatch):
+    seen = {}
+
+    def train(task, inputs, context):
+        seen.update(inputs.products)
+        return {"task": np.array(task)}
+
+    monkeypatch.setattr(site_kinds, "make_probe", train)
+    products = {"harmonized.fit": toy["raw.probe"], "harmonized.test": toy["perfect.test"]}
+    assert make_fitset(MetricInputs(products, SITE), CONTEXT)["task"] == "site"
+    assert seen["harmonized.probe"] is toy["raw.probe"]
+    assert seen["harmonized.test"] is toy["perfect.test"]
+
+
+def test_products_are_declared():
+    assert {p.name for p in PRODUCTS} == {KINDS, REFERENCE, FITSET}
+    needs = {p.name: p.needs for p in PRODUCTS}
+    assert "harmonized.fit" in needs[FITSET] and "harmonized.probe" not in needs[FITSET]
+
+
+# Metrics
+
+
+def kinds_of(truth, rights, validation):
+    return {
+        "kinds": np.array(["linear", "boosting"]),
+        "predicted": np.stack([said(truth, right, k) for k, right in enumerate(rights)]),
+        "validation": np.array(validation),
+    }
+
+
+def test_worst_kind_is_chosen_on_validation_not_on_test(toy):
+    truth = toy["raw.test"].column("site").astype(str)
+    arrays = kinds_of(truth, (0.9, 0.5), [[0.4, 0.6], [0.9, 0.7]])
+    oracle = kinds_of(truth, (0.8, 0.35), [[0.9, 0.9], [0.1, 0.1]])
+    result = site_bacc_worst(given(toy, **{KINDS: arrays, f"oracle__{KINDS}": oracle}), rng())
+    expected, target = (
+        np.mean([balanced_accuracy_score(truth, row) for row in a["predicted"][1]])
+        for a in (arrays, oracle)
+    )
+    assert result.overall.value == pytest.approx(expected)
+    assert result.target == pytest.approx(target), "the oracle is read by the same kind"
+    assert "boosting" in result.note
+    assert result.overall.low < expected < result.overall.high
+
+
+def test_target_without_an_oracle_is_what_age_and_sex_tell(toy):
+    truth = toy["raw.test"].column("site").astype(str)
+    floor = {"predicted": np.where(truth == SITE, SITE, "site-b")}
+    arrays = kinds_of(truth, (0.9, 0.5), [[0.4], [0.9]])
+    result = site_bacc_worst(given(toy, **{KINDS: arrays, "floor.site": floor}), rng())
+    assert result.target == result.floors["age and sex"] == pytest.approx(2 / 3)
+    assert result.floors["chance"] == pytest.approx(1 / 3)
+    binary = kinds_of(np.where(truth == SITE, SITE, "rest"), (0.9, 0.5), [[0.4], [0.9]])
+    result = site_reference_vs_rest(given(toy, **{REFERENCE: binary, "floor.site": floor}), rng())
+    assert result.target == pytest.approx(1.0)
+    assert result.floors["chance"] == pytest.approx(1 / 2)
+    assert set(result.groups) == {"site-a", "site-b", "site-c"}
+
+
+def test_fitset_is_shown_beside_the_probe_of_other_subjects(toy):
+    truth, classes = toy["raw.test"].column("site").astype(str), np.unique(toy["raw.test"].sites)
+
+    def probe(right, seed):
+        codes = np.searchsorted(classes, said(truth, right, seed))
+        loss = np.linspace(2, 1, 20) * np.ones((2, 1))
+        return {"predicted": np.eye(3)[codes], "classes": classes, "training_loss": loss}
+
+    own, other, oracle = probe(0.4, 1), probe(0.7, 2), probe(0.3, 3)
+    products = {FITSET: own, "probe.site": other, "oracle__probe.site": oracle}
+    result = site_bacc_fitset(given(toy, **products), rng())
+    values = [
+        np.mean([balanced_accuracy_score(truth, row) for row in classes[p["predicted"].argmax(-1)]])
+        for p in (own, other, oracle)
+    ]
+    shown = (result.overall.value, result.floors["trained on other subjects"], result.target)
+    assert shown == pytest.approx(tuple(values))
+    assert result.note == ""
+
+
+# Features
+
+
+def test_features_of_known_images():
+    rows, columns = np.meshgrid(np.arange(9.0), np.arange(8.0), indexing="ij")
+    image = (rows + 2 * columns).astype(np.float32)
+    mask = np.zeros((1, 9, 8), bool)
+    mask[0, 2:7, 2:6] = True
+    table = ToyDataset(n=1).load().participants
+    found = intensity_features(Cohort(image[None], table, mask), mask)[0]
+    named = dict(zip(NAMES, found, strict=True))
+    inside, outside = image[mask[0]], image[~mask[0]]
+    assert len(found) == 30
+    assert named["intensity, quantile 0.50"] == np.median(inside)
+    assert named["intensity, mean"] == pytest.approx(inside.mean())
+    assert named["intensity, skewness"] == pytest.approx(0, abs=1e-6)
+    assert named["gradient, quantile 0.95"] == pytest.approx(np.sqrt(5))
+    assert named["Laplacian, quantile 0.95"] == pytest.approx(0, abs=1e-5)
+    assert named["outside, mean absolute"] == pytest.approx(outside.mean())
+
+
+def test_features_of_a_constant_and_of_no_region_are_finite():
+    table = ToyDataset(n=1).load().participants
+    flat = Cohort(np.full((1, 7, 8, 9), 0.5, np.float32), table, np.ones((1, 7, 8, 9), bool))
+    assert np.isfinite(intensity_features(flat, flat.mask)).all()
+    assert (intensity_features(flat, ~flat.mask) == 0).all()
