@@ -54,10 +54,11 @@ def write_figures(results: Results, folder: Path) -> tuple[list[Saved], list[str
     """
     import matplotlib
 
-    from reports import diagnostics, pictures
+    from reports import diagnostics, pareto, pictures
 
     kinds: list[tuple[str, Draw]] = [
         ("Scores", score_panels),
+        ("Site removal against biology kept", pareto.pareto_figure),
         ("Images before and after", pictures.slices),
         ("What each method changed", pictures.differences),
         ("Errors to the truth", pictures.errors),

@@ -11,6 +11,8 @@ from harmbench.store import write_text
 from reports import sheet
 from reports.figures import Saved, write_figures
 from reports.results import Results, read_results
+from reports.score_tables import score_frame, score_note, write_score_tables
+from reports.scores import score_run
 from reports.tables import (
     ARROWS,
     DIRECTIONS,
@@ -29,6 +31,7 @@ def write_report(folder: Path) -> Path:
     """Write everything that `reports.build` promises; return the path of ``report.html``."""
     results = read_results(folder)
     write_tables(results, folder / "tables")
+    write_score_tables(results, score_run(results), folder / "tables")
     figures, left_out = write_figures(results, folder / "figures")
     content = page_content(results) | {"left_out": left_out}
     write_text(folder / "report.md", render_markdown(content, figures))
@@ -39,10 +42,13 @@ def write_report(folder: Path) -> Path:
 
 def page_content(results: Results) -> dict[str, Any]:
     """Return all that both pages say, but for the figures."""
+    scores = score_run(results)
     return {
         "title": f"Harmonization benchmark: {results.config['dataset']['label']}",
         "lead": sheet.lead(results),
         "sheet": sheet.data_sheet(results),
+        "scores": score_frame(scores),
+        "score_note": score_note(scores),
         "table": results_table(results),
         "site_tables": site_tables(results),
         "problems": sheet.problems(results),

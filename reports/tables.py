@@ -291,18 +291,19 @@ def write_tables(results: Results, folder: Path) -> None:
     per_site = [(f"{m['label']}, by site", frame) for m, frame in site_tables(results)]
     long = long_table(results)
     notes = [f"[{i}] {text}" for i, text in enumerate(table.footnotes, start=1)]
-    _write(folder, "results", wide_table(results), bands, notes)
-    _write(folder, "long", long, [("All rows", long.fillna(""))], [])
-    _write(folder, "sites", long[long["group"] != "all"], per_site, [])
+    write_table(folder, "results", wide_table(results), bands, notes)
+    write_table(folder, "long", long, [("All rows", long.fillna(""))], [])
+    write_table(folder, "sites", long[long["group"] != "all"], per_site, [])
 
 
-def _write(
+def write_table(
     folder: Path,
     stem: str,
     csv: pd.DataFrame,
     parts: list[tuple[str, pd.DataFrame]],
     notes: list[str],
 ) -> None:
+    """Write one table as ``stem.csv``, and its parts, titled texts, as Markdown and LaTeX."""
     write_atomic(folder / f"{stem}.csv", lambda path: csv.to_csv(path, index=False))
     texts = [f"## {markdown_text(title)}\n\n{markdown(frame)}" for title, frame in parts]
     texts += ["\n".join(f"- {markdown_text(note)}" for note in notes)] if notes else []

@@ -1,15 +1,15 @@
-"""The oracle: the truth's own rescan, and what it says where there is no truth."""
+"""The oracle and the doses: rescans, mixtures, and what they say where there is no truth."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from harmbench.data.toy import ToyDataset
 from harmbench.errors import HarmbenchError
 from harmbench.method import ApplyContext, FitContext
-from harmbench.protocol.anchors import Oracle
+from harmbench.protocol.anchors import Dose, Oracle
 
 DATA = ToyDataset(n=24, shape=(7, 9))
 CONTEXT = ApplyContext(truth=DATA.truth)
@@ -63,3 +63,31 @@ def test_it_loads_with_its_reference_site(oracle, tmp_path):
     oracle.save(tmp_path)
     expected = oracle.harmonize(cohort, context=CONTEXT)
     assert_array_equal(Oracle.load(tmp_path).harmonize(cohort, context=CONTEXT), expected)
+
+
+@pytest.mark.parametrize("target", [None, "own", "site-b"])
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
+def test_a_dose_mixes_the_image_with_the_rescan_of_the_same_target(oracle, alpha, target):
+    cohort = DATA.load()
+    dose = Dose(alpha).fit(cohort, FitContext(reference_site=DATA.reference_site))
+    rescans = oracle.harmonize(cohort, target, context=CONTEXT)
+    out = dose.harmonize(cohort, target, context=CONTEXT)
+    assert out.dtype == np.float32
+    assert_allclose(out, alpha * cohort.images + (1 - alpha) * rescans, atol=1e-6)
+
+
+def test_a_dose_says_its_share_and_keeps_it(tmp_path):
+    cohort = DATA.load()
+    dose = Dose(0.75).fit(cohort, FitContext(reference_site="site-b"))
+    assert dose.info.name == "dose-0.75" and dose.info.sees_truth and dose.info.control
+    dose.save(tmp_path)
+    expected = dose.harmonize(cohort, context=CONTEXT)
+    assert_array_equal(Dose.load(tmp_path).harmonize(cohort, context=CONTEXT), expected)
+
+
+def test_a_dose_outside_its_range_and_without_a_truth_is_an_error():
+    with pytest.raises(HarmbenchError, match=r"alpha is 1\.5; give a share from 0 to 1"):
+        Dose(1.5)
+    dose = Dose().fit(DATA.load(), FitContext(reference_site="site-a"))
+    with pytest.raises(HarmbenchError, match=r"dose-0\.5 needs a data set that knows"):
+        dose.harmonize(DATA.load(), context=ApplyContext())

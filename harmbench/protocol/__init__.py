@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     PRODUCTS: tuple[Product, ...]
 
-ROOMS = ("features", "probes", "site")
+ROOMS = ("features", "probes", "site", "site_kinds", "leakage", "pull", "transfer")
 """Modules that declare products."""
 
 

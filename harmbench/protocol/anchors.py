@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -53,15 +54,11 @@ class Oracle(Harmonizer):
         HarmbenchError
             Where the data set has no truth.
         """
-        if context.truth is None:
-            raise HarmbenchError(
-                "oracle needs a data set that knows each subject's scan at every site, and this "
-                "one does not; leave it out or use a simulated data set such as 'phantom'"
-            )
+        truth = require_truth(context, self.info.name)
         if target == OWN_SITE:
-            return _rescan_at_own_site(cohort, context.truth)
+            return _rescan_at_own_site(cohort, truth)
         return np.asarray(
-            context.truth(target or self.reference_site, cohort.keys, clean=False, draw=ORACLE_DRAW)
+            truth(target or self.reference_site, cohort.keys, clean=False, draw=ORACLE_DRAW)
         )
 
     def save(self, folder: Path) -> None:
@@ -74,6 +71,98 @@ class Oracle(Harmonizer):
         method = cls()
         method.reference_site = load_model(folder)[1]["reference_site"]
         return method
+
+
+class Dose(Oracle):
+    """Mixes each image with the oracle's: ``alpha * image + (1 - alpha) * rescan``.
+
+    A known share of the site effect is left, so a metric can be asked whether it moves one way
+    from the oracle (0) to no harmonization (1). The noise of the two images partly cancels: a
+    mixture is smoother than either.
+
+    Parameters
+    ----------
+    alpha : float
+        Share of the image as it was, from 0 to 1.
+
+    Raises
+    ------
+    HarmbenchError
+        For a share outside that range.
+    """
+
+    def __init__(self, alpha: float = 0.5) -> None:
+        if not 0 <= alpha <= 1:
+            raise HarmbenchError(f"dose: alpha is {alpha!r}; give a share from 0 to 1")
+        self.alpha = alpha
+
+    @property
+    def info(self) -> MethodInfo:
+        """As the oracle's, under a name that says the share."""
+        return replace(
+            super().info,
+            name=f"dose-{self.alpha:g}",
+            label=f"Dose {self.alpha:g}",
+            summary=f"Leaves {100 * self.alpha:g} % of every image and takes the rest from the "
+            "oracle's (simulated data only).",
+        )
+
+    def harmonize(
+        self, cohort: Cohort, target: str | None = None, *, context: ApplyContext
+    ) -> NDArray[np.float32]:
+        """Return the mixtures, shape (n, *shape).
+
+        Raises
+        ------
+        HarmbenchError
+            Where the data set has no truth.
+        """
+        rescans = super().harmonize(cohort, target, context=context)
+        share = np.float32(self.alpha)
+        return share * cohort.images + (1 - share) * rescans
+
+    def save(self, folder: Path) -> None:
+        """Write the share and the name of the reference site."""
+        save_model(folder, {}, {"reference_site": self.reference_site, "params": self.params()})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read back what `save` wrote."""
+        config = load_model(folder)[1]
+        method = cls(**config["params"])
+        method.reference_site = config["reference_site"]
+        return method
+
+
+def dose_quarter() -> Dose:
+    """Return the control that leaves a quarter of every image."""
+    return Dose(0.25)
+
+
+def dose_half() -> Dose:
+    """Return the control that leaves half of every image."""
+    return Dose(0.5)
+
+
+def dose_three_quarters() -> Dose:
+    """Return the control that leaves three quarters of every image."""
+    return Dose(0.75)
+
+
+def require_truth(context: ApplyContext, method: str) -> Truth:
+    """Return the simulator's answer.
+
+    Raises
+    ------
+    HarmbenchError
+        Where the data set has none.
+    """
+    if context.truth is None:
+        raise HarmbenchError(
+            f"{method} needs a data set that knows each subject's scan at every site, and this "
+            "one does not; leave it out or use a simulated data set such as 'phantom'"
+        )
+    return context.truth
 
 
 def _rescan_at_own_site(cohort: Cohort, truth: Truth) -> NDArray[np.float32]:

@@ -34,6 +34,7 @@ NO_AGES = "the test part has no two scans of different known age"
     unit="years",
     min_n=MIN_N,
     needs=NEEDS_AGE,
+    margin=0.5,
     expected_order=ORDER,
 )
 def age_mae(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
@@ -115,6 +116,7 @@ def age_r2(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     min_n=MIN_N,
     needs=NEEDS_AGE,
     anchors=("shuffle", "oracle"),
+    real_anchors=("floor:constant within sites", "identity"),
     expected_order=ORDER,
 )
 def age_skill_within(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
@@ -151,6 +153,8 @@ def age_skill_within(inputs: MetricInputs, rng: np.random.Generator) -> MetricRe
     min_n=MIN_N,
     needs=NEEDS_SEX,
     anchors=("shuffle", "oracle"),
+    real_anchors=("floor:site's majority", "identity"),
+    margin=0.03,
     expected_order=ORDER,
 )
 def sex_bacc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:

@@ -63,6 +63,8 @@ def _covariates(cohort: Cohort) -> pd.DataFrame:
     needs=("probe.site", "raw.test"),
     wants=(ORACLE, FLOOR),
     anchors=("identity", "oracle"),
+    real_anchors=("identity", "floor:age and sex"),
+    margin=0.05,
     expected_order=(("mean-image", "shuffle"), ("oracle",), ("identity",)),
 )
 def site_bacc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:

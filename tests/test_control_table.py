@@ -1,0 +1,280 @@
+"""What each metric must say of each control: the protocol's table, on small phantoms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, cached_property
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.pipeline import make_pipeline
+
+from baselines.combat import Combat, combat_nocov
+from baselines.controls import Blur, HistogramMatching, Identity, MeanImage, Shuffle, SiteShift
+from baselines.denoise import DenoisedCombat
+from harmbench.cohort import Cohort
+from harmbench.data.phantom import Phantom, phantom_dev
+from harmbench.data.splits import make_split
+from harmbench.dataset import Dataset
+from harmbench.method import ApplyContext, FitContext, Harmonizer
+from harmbench.metric import Metric, MetricInputs, MetricResult
+from harmbench.product import ProductContext
+from harmbench.protocol import biology, distances, features, frechet, probes, site, truth
+from harmbench.protocol.anchors import Dose, Oracle
+from harmbench.protocol.ceiling import Ceiling
+from harmbench.seeding import rng_from
+
+METHODS: dict[str, Callable[[], Harmonizer]] = {
+    "identity": Identity,
+    "oracle": Oracle,
+    "shuffle": Shuffle,
+    "mean-image": MeanImage,
+    "site-shift": SiteShift,
+    "histogram": HistogramMatching,
+    "blur": Blur,
+    "combat": Combat,
+    "combat-nocov": combat_nocov,
+    "denoise+combat": DenoisedCombat,
+    "ceiling": Ceiling,
+    "dose-0.25": lambda: Dose(0.25),
+    "dose-0.5": lambda: Dose(0.5),
+    "dose-0.75": lambda: Dose(0.75),
+}
+DOSES = ("oracle", "dose-0.25", "dose-0.5", "dose-0.75", "identity")
+TASKS: tuple[probes.Task, ...] = ("site", "age", "sex")
+METRICS: list[Metric] = [
+    site.site_bacc,
+    site.site_excess,
+    biology.age_mae,
+    biology.age_skill_within,
+    biology.sex_bacc,
+    biology.sex_auc,
+    distances.distance_pcc,
+    distances.distance_pcc_truth,
+    truth.truth_mae,
+    truth.truth_mae_clean,
+    truth.truth_psnr,
+    truth.truth_ssim,
+]
+PRODUCTS = {p.name: p for p in (*features.PRODUCTS, *site.PRODUCTS)}
+
+Probe = Callable[[probes.Task, MetricInputs], dict[str, np.ndarray]]
+
+
+def linear_probe(task: probes.Task, inputs: MetricInputs) -> dict[str, np.ndarray]:
+    """Return a probe product from principal components and a linear model."""
+    training, test = inputs.cohort("harmonized.probe"), inputs.cohort("harmonized.test")
+    x, y = (c.images.reshape(len(c), -1) for c in (training, test))
+    scale = max(float(x.std(0).max()), 1e-3)
+    x, y = x / scale, y / scale
+    label = training.column(task)
+    head = {"training_loss": np.array([[1.0, 0.0]])}
+    pca = PCA(60, random_state=0)
+    if task == "age":
+        model = make_pipeline(pca, RidgeCV(np.logspace(-1, 4, 11))).fit(x, label.astype(float))
+        return head | {"predicted": model.predict(y)[None], "classes": np.array([], "<U1")}
+    linear = LogisticRegression(C=0.3, class_weight="balanced", max_iter=300, tol=1e-3)
+    model = make_pipeline(pca, linear).fit(x, label.astype(str))
+    predicted = model.predict_proba(y)[None]
+    return head | {"predicted": predicted, "classes": model.classes_.astype(str)}
+
+
+def cnn_probe(task: probes.Task, inputs: MetricInputs) -> dict[str, np.ndarray]:
+    return probes.make_probe(task, inputs, ProductContext(seeds=(0,), threads=2))
+
+
+class Bench:
+    """A phantom with the products of any control, made once."""
+
+    def __init__(self, data: Dataset, probe: Probe) -> None:
+        self.data, self.probe = data, probe
+        self.cohort = data.load()
+        self.fold = next(iter(make_split(self.cohort, 0).folds()))
+        self.reference = data.reference_site or ""
+        self._scores: dict[tuple[str, str], MetricResult] = {}
+        self._products: dict[str, dict] = {}
+        self._truth = cache(self._ask)
+
+    def _ask(self, name: str, keys: tuple, clean: bool, draw: int) -> np.ndarray:
+        return self.data.truth(name, keys, clean=clean, draw=draw)
+
+    def truth(self, name: str, keys, clean: bool = False, draw: int = 0) -> np.ndarray:
+        return self._truth(name, tuple(keys), clean, draw)
+
+    def part(self, name: str) -> Cohort:
+        return self.cohort.subset(getattr(self.fold, name))
+
+    @cached_property
+    def shared(self) -> dict:
+        test = self.part("test")
+        found = {f"raw.{part}": self.part(part) for part in ("fit", "probe", "test")}
+        found["raw.real"] = self.part("real")
+        noisy, clean = ({"draw": 0}, {"clean": True})
+        for name, how in (("truth.test", noisy), ("truth.test.clean", clean)):
+            found[name] = test.with_images(self.truth(self.reference, test.keys, **how))
+        return found
+
+    def products(self, name: str) -> dict:
+        if name not in self._products:
+            method = METHODS[name]()
+            context = FitContext(reference_site=self.reference, truth=self.truth)
+            method.fit(self.part("fit"), context)
+            apply = ApplyContext(truth=self.truth)
+            found = {}
+            for part in ("probe", "test"):
+                raw = self.part(part)
+                found[f"harmonized.{part}"] = raw.with_images(method.harmonize(raw, context=apply))
+            self._products[name] = found
+        return self._products[name]
+
+    def make(self, method: str, name: str):
+        if ":" in name:
+            method, _, name = name.partition(":")
+        declared = PRODUCTS.get(name)
+        once = name in self.shared or (declared is not None and declared.scope == "run")
+        held = self.shared if once else self.products(method)
+        if name not in held and declared is None:
+            task = name.removeprefix("probe.")
+            held[name] = self.probe(task, MetricInputs(held, self.reference))  # type: ignore[arg-type]
+        elif name not in held:
+            inputs = {need: self.make(method, need) for need in declared.needs}
+            held[name] = declared.make(MetricInputs(inputs, self.reference), ProductContext())
+        return held[name]
+
+    def result(self, metric: Metric, method: str) -> MetricResult:
+        key = (metric.info.name, method)
+        if key not in self._scores:
+            names = (*metric.info.needs, *metric.info.wants)
+            inputs = MetricInputs({n: self.make(method, n) for n in names}, self.reference)
+            self._scores[key] = metric(inputs, rng_from("resample"))
+        return self._scores[key]
+
+    def value(self, metric: Metric, method: str) -> float:
+        found = self.result(metric, method)
+        assert found.overall is not None, found.reason
+        return found.overall.value
+
+    def error(self, metric: Metric, first: str, second: str) -> float:
+        """Standard error of the difference of two methods' values."""
+        a, b = self.result(metric, first), self.result(metric, second)
+        if a.replicates is None or b.replicates is None:
+            return float(np.hypot(*((r.overall.high - r.overall.low) / 3.92 for r in (a, b))))
+        return float(np.std(a.replicates - b.replicates, ddof=1))
+
+
+def small(**knobs) -> Phantom:
+    return phantom_dev(**{"n": 420, "n_sites": 4, "size": 32, **knobs})
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    """Return a phantom whose sites' people do not differ: an order of biology is then clear."""
+    return Bench(small(confounding=0.0), linear_probe)
+
+
+def check_order(bench: Bench, metric: Metric) -> None:
+    """Every control of a tie must do better than all of the next tie, the ends beyond doubt."""
+    sign = 1 if metric.info.direction == "higher" else -1
+    order = metric.info.expected_order
+    assert len(order) > 1
+    for better, worse in pairwise(order):
+        for first, second in product(better, worse):
+            gap = sign * (bench.value(metric, first) - bench.value(metric, second))
+            assert gap > -2 * bench.error(metric, first, second), (first, second, gap)
+    for first, second in product(order[0], order[-1]):
+        gap = sign * (bench.value(metric, first) - bench.value(metric, second))
+        assert gap > 2 * bench.error(metric, first, second), (first, second, gap)
+
+
+def check_dose(bench: Bench, metric: Metric) -> None:
+    """From the oracle to no harmonization no step goes back by more than its own noise."""
+    values = [bench.value(metric, name) for name in DOSES]
+    errors = [bench.error(metric, a, b) for a, b in pairwise(DOSES)]
+    steps = np.diff(values) * np.sign(values[-1] - values[0])
+    back = any(s < -2 * e for s, e in zip(steps, errors, strict=True))
+    assert back != metric.info.monotone, values
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.info.name)
+def test_order_of_the_controls(bench: Bench, metric: Metric) -> None:
+    check_order(bench, metric)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.info.name)
+def test_monotone_in_dose_or_declared_not_to_be(bench: Bench, metric: Metric) -> None:
+    check_dose(bench, metric)
+
+
+def test_site_scores_of_the_controls(bench: Bench) -> None:
+    names = ("identity", "oracle", "shuffle", "mean-image", "site-shift", "combat", "combat-nocov")
+    value = {name: bench.value(site.site_bacc, name) for name in names}
+    assert value["identity"] > 0.85
+    assert value["mean-image"] == 0.25
+    for name in ("shuffle", "mean-image"):
+        assert value[name] <= value["oracle"] + 2 * bench.error(site.site_bacc, name, "oracle")
+    # Means of forty scans a site are wrong by the same image in all others: that is left of them.
+    for name in ("site-shift", "combat", "combat-nocov"):
+        assert value["oracle"] < value[name] < value["identity"] - 0.15
+
+
+def test_where_ages_differ_the_oracle_still_shows_the_site() -> None:
+    bench = Bench(small(n=300, confounding=0.8), linear_probe)
+    oracle = bench.result(site.site_bacc, "oracle")
+    assert oracle.overall.low > 0.25
+    # Under the target lies a loss of what the sites' people differ in.
+    assert bench.result(site.site_excess, "shuffle").overall.high < 0
+    assert bench.value(site.site_excess, "oracle") == 0
+
+
+def test_distances_after_no_change_and_after_a_shift_per_site(bench: Bench) -> None:
+    for name in ("identity", "site-shift"):
+        assert bench.value(distances.distance_pcc, name) == pytest.approx(1, abs=1e-6)
+    assert bench.value(distances.distance_pcc, "blur") > 0.9
+    assert abs(bench.value(distances.distance_pcc, "shuffle")) < 0.2
+    assert bench.value(distances.distance_pcc, "mean-image") == 0
+
+
+def test_distance_to_real_images_tells_a_mean_image_from_the_oracle(bench: Bench) -> None:
+    fd = {n: bench.value(frechet.fd_reference, n) for n in ("oracle", "identity", "mean-image")}
+    assert fd["oracle"] < fd["identity"] < fd["mean-image"]
+
+
+def test_errors_to_the_truth_of_the_controls(bench: Bench) -> None:
+    names = ("oracle", "ceiling", "combat", "denoise+combat", "identity", "blur", "shuffle")
+    mae = {name: bench.value(truth.truth_mae, name) for name in names}
+    assert mae["oracle"] < mae["ceiling"] < mae["combat"] < mae["identity"] < mae["shuffle"]
+    assert mae["blur"] > mae["combat"]
+    assert mae["denoise+combat"] == pytest.approx(mae["combat"], rel=0.05)
+
+
+def test_without_a_site_effect_there_is_nothing_to_remove() -> None:
+    bench = Bench(small(n=300, strength=0.0), linear_probe)
+    oracle = bench.result(site.site_bacc, "oracle").overall
+    for name in ("identity", "histogram"):
+        assert oracle.low <= bench.value(site.site_bacc, name) <= oracle.high, name
+    # What is wrong in ComBat's estimates is common to all scans of a site and so can be read.
+    assert bench.value(site.site_bacc, "combat") < 0.6
+    for name in ("mean-image", "shuffle"):
+        estimate = bench.result(site.site_bacc, name).overall
+        assert estimate.low <= 0.25 <= estimate.high, name
+
+
+def test_without_biology_the_age_is_at_the_floor_of_the_median() -> None:
+    bench = Bench(small(n=300, biology=False, confounding=0.0), linear_probe)
+    for name in ("identity", "oracle", "combat"):
+        mae = bench.result(biology.age_mae, name)
+        assert mae.overall.value == pytest.approx(mae.floors["overall median"], rel=0.08), name
+        assert abs(bench.value(biology.age_skill_within, name)) < 0.3, name
+
+
+@pytest.mark.controls
+def test_cnn_probes_say_the_same() -> None:
+    bench = Bench(phantom_dev(n=900, n_sites=4, size=48, confounding=0.0), cnn_probe)
+    for metric in (site.site_bacc, biology.age_skill_within, biology.sex_bacc):
+        check_order(bench, metric)
+        check_dose(bench, metric)
+    assert bench.value(site.site_bacc, "identity") > 0.95
+    assert bench.value(site.site_bacc, "mean-image") == 0.25
