@@ -169,7 +169,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, plugins: Path) -> None:
     assert fits(tmp_path) == ["good"] * FOLDS
     (tmp_path / "stop").unlink()
     run(command, tmp_path / "out")
-    assert fits(tmp_path) == ["good"] * FOLDS + ["stops"] * FOLDS, "what was finished is not done again"
+    assert fits(tmp_path) == ["good"] * FOLDS + ["stops"] * FOLDS, "done twice"
     run(command, tmp_path / "undisturbed")
     resumed, undisturbed = (tmp_path / n / "scores.csv" for n in ("out", "undisturbed"))
     assert resumed.read_bytes() == undisturbed.read_bytes()
