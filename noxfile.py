@@ -1,30 +1,45 @@
 """Checks of the project. `nox -l` lists them; `nox -s tests` is the one to start with.
 
-Sessions that need torch share one environment, so that it is installed once.
+What needs torch shares one environment, made by uv, so that five gigabytes are installed once.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import nox
+from uv import find_uv_bin
 
-nox.needs_version = ">=2024.10"
-nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["lint", "tests"]
 
-SHARED = {"reuse_venv": True, "venv_location": ".nox/shared"}
 # Where bytecode is not kept, every process compiles torch and matplotlib again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+SHARED = Path(".nox/shared").resolve()
 PYTEST = ("pytest", "-n", "auto", "--dist", "loadfile")
-SMOKE = ("harmbench", "run", "--methods", "combat", "--preset", "smoke")
+BENCHMARKS = ("phantom", "frechet", "probes", "coverage", "scaling")
 
 
-@nox.session(**SHARED)
+def run_shared(session: nox.Session, program: str, *args: str) -> None:
+    """Run a program of the shared environment, which is made or brought up to date first."""
+    uv = find_uv_bin()
+    if not (SHARED / "pyvenv.cfg").exists():
+        session.run(uv, "venv", "--quiet", "--python", sys.executable, str(SHARED), external=True)
+    install = ("pip", "install", "--quiet", "--python", str(SHARED), "-e", ".[test]", "mypy>=1.14")
+    session.run(uv, *install, external=True)
+    programs = SHARED / ("Scripts" if sys.platform == "win32" else "bin")
+    # Tests start programs of their own, which must be this environment's.
+    path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    session.run(str(programs / program), *args, external=True, env={"PATH": path})
+
+
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the test suite."""
-    session.install("-e", ".[test]")
-    session.run(*PYTEST, *session.posargs)
+    run_shared(session, *PYTEST, *session.posargs)
 
 
 @nox.session
@@ -36,36 +51,33 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", env={"PYTHONPATH": "."})
 
 
-@nox.session(**SHARED)
+@nox.session(venv_backend="none")
 def types(session: nox.Session) -> None:
     """Check types."""
-    session.install("-e", ".[test]", "mypy>=1.14")
-    session.run("mypy")
+    run_shared(session, "mypy", *session.posargs)
 
 
-@nox.session(**SHARED)
+@nox.session(venv_backend="none")
 def smoke(session: nox.Session) -> None:
     """Run everything from data to report, small, and leave the report in results/smoke."""
-    session.install("-e", ".[test]")
-    session.run(*SMOKE, "--out", "results/smoke", *session.posargs)
+    run = ("run", "--methods", "combat", "--preset", "smoke", "--out", "results/smoke")
+    run_shared(session, "harmbench", *run, *session.posargs)
 
 
-@nox.session(**SHARED)
+@nox.session(venv_backend="none")
 def controls(session: nox.Session) -> None:
     """Train CNN probes for every control and check what each metric says of it (minutes)."""
-    session.install("-e", ".[test]")
-    session.run("pytest", "-m", "controls", *session.posargs)
+    run_shared(session, "pytest", "-m", "controls", *session.posargs)
 
 
-@nox.session(**SHARED)
+@nox.session(venv_backend="none")
 def benchmarks(session: nox.Session) -> None:
     """Measure speed and memory; prints ratios within one run."""
-    session.install("-e", ".[test]")
-    for name in session.posargs or ("phantom", "frechet", "probes", "coverage", "scaling"):
-        session.run("python", f"benchmarks/{name}.py")
+    for name in session.posargs or BENCHMARKS:
+        run_shared(session, "python", f"benchmarks/{name}.py")
 
 
-@nox.session(venv_backend="uv")
+@nox.session
 def lowest(session: nox.Session) -> None:
     """Run the test suite with the oldest versions that pyproject.toml admits."""
     session.install("--resolution", "lowest-direct", "-e", ".[test]")
