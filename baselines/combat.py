@@ -45,7 +45,7 @@ class Combat(Harmonizer):
     ----------
     covariates : sequence of str
         Covariates whose linear effect is kept: ``"age"``, ``"sex"`` or any numeric column.
-    age_spline : int
+    age_basis : int
         Columns of a cubic B-spline of age with knots at the fit's quantiles, clamped outside;
         0 keeps a straight line.
     eb : bool
@@ -59,12 +59,12 @@ class Combat(Harmonizer):
     def __init__(
         self,
         covariates: Sequence[str] = ("age", "sex"),
-        age_spline: int = 0,
+        age_basis: int = 0,
         eb: bool = True,
         coverage: float = 0.05,
     ) -> None:
         self.covariates = tuple(covariates)
-        self.age_spline = age_spline
+        self.age_basis = age_basis
         self.eb = eb
         self.coverage = coverage
 
@@ -72,7 +72,7 @@ class Combat(Harmonizer):
     def info(self) -> MethodInfo:
         """Sees the site and the covariates it keeps; reference site only."""
         sees = frozenset({"site", *self.covariates})
-        spline = " (age spline)" if self.age_spline and "age" in self.covariates else ""
+        spline = " (age spline)" if self.age_basis and "age" in self.covariates else ""
         kept = f"{', '.join(self.covariates)} kept" if self.covariates else "no covariates"
         return MethodInfo(
             name="combat" if self.covariates else "combat-nocov",
@@ -101,7 +101,7 @@ class Combat(Harmonizer):
         _require_subjects(cohort)
         sites = cohort.column("site").astype(str)
         self.reference_site = context.reference_site
-        self.coding = learn_coding(cohort, self.covariates, self.age_spline, context.log)
+        self.coding = learn_coding(cohort, self.covariates, self.age_basis, context.log)
         table = self._table(cohort, sites, context.log)
         _require_identified(table)
         self.voxels = self._choose_voxels(cohort, sites, context.log)

@@ -97,7 +97,7 @@ class CovariateCoding:
 
 
 def learn_coding(
-    cohort: Cohort, names: Sequence[str], age_spline: int, log: logging.Logger
+    cohort: Cohort, names: Sequence[str], age_basis: int, log: logging.Logger
 ) -> CovariateCoding:
     """Learn codes, medians and knots; drop constant covariates with a line in the log.
 
@@ -107,7 +107,7 @@ def learn_coding(
         Rows without missing covariates.
     names : sequence of str
         Covariates asked for.
-    age_spline : int
+    age_basis : int
         Columns of the cubic B-spline of age (at least 3); 0 for a straight line.
     log : Logger
         Where dropped covariates are named.
@@ -120,14 +120,14 @@ def learn_coding(
             log.warning("covariate %s is %g in every scan of the fit: dropped", name, values[0])
             continue
         medians[name] = float(np.median(values))
-        if name == "age" and age_spline:
-            knots = _quantile_knots(values, age_spline)
+        if name == "age" and age_basis:
+            knots = _quantile_knots(values, age_basis)
     return CovariateCoding(tuple(medians), medians, knots)
 
 
 def _quantile_knots(values: NDArray[np.float64], columns: int) -> tuple[float, ...]:
     if columns < DEGREE:
-        raise HarmbenchError(f"age_spline is {columns}; choose 0 (a straight line) or 3 and more")
+        raise HarmbenchError(f"age_basis is {columns}; choose 0 (a straight line) or 3 and more")
     inner = np.quantile(values, np.linspace(0, 1, columns - DEGREE + 2))
     ends = [inner[0]] * DEGREE, [inner[-1]] * DEGREE
     return tuple(float(knot) for knot in (*ends[0], *inner, *ends[1]))
@@ -140,4 +140,4 @@ def _spline_columns(
     # because all of them add up to 1, which the site columns say already.
     inside = np.clip(values, knots[0], knots[-1])
     basis = BSpline.design_matrix(inside, knots, DEGREE).toarray()[:, 1:]
-    return {f"age_spline_{i}": column for i, column in enumerate(basis.T, start=1)}
+    return {f"age_basis_{i}": column for i, column in enumerate(basis.T, start=1)}

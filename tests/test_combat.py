@@ -275,7 +275,7 @@ def test_what_neuroharmonize_prints_goes_to_the_log(capsys, caplog):
     assert not np.allclose(out[:, 1, 2], cohort.images[:, 1, 2])
 
 
-@pytest.mark.parametrize("method", [Combat(age_spline=4), Combat(eb=False), combat_nocov()])
+@pytest.mark.parametrize("method", [Combat(age_basis=4), Combat(eb=False), combat_nocov()])
 def test_saves_and_loads_exactly(method, tmp_path):
     cohort, _ = simulated()
     fitted = method.fit(cohort, FIT)
@@ -286,20 +286,20 @@ def test_saves_and_loads_exactly(method, tmp_path):
     assert_array_equal(again.harmonize(cohort, context=APPLY), expected)
 
 
-def test_the_age_spline_keeps_a_curve_that_a_line_erases():
+def test_the_age_basis_keeps_a_curve_that_a_line_erases():
     cohort, clean = simulated(n=900, confounding=15.0, curve=0.2)
     errors = {}
     for columns in (0, 5):
-        out = harmonized(cohort, method=Combat(age_spline=columns))[:, :-1]
+        out = harmonized(cohort, method=Combat(age_basis=columns))[:, :-1]
         bias = (out - clean[:, :-1]).reshape(len(out), -1).mean(axis=1)
         errors[columns] = max(abs(bias[cohort.column("site") == s].mean()) for s in ("a", "c"))
     assert errors[5] < 0.01
     assert errors[0] > 2 * errors[5]
 
 
-def test_the_age_spline_is_clamped_outside_the_ages_of_the_fit():
+def test_the_age_basis_is_clamped_outside_the_ages_of_the_fit():
     cohort, _ = simulated()
-    method = Combat(age_spline=4).fit(cohort, FIT)
+    method = Combat(age_basis=4).fit(cohort, FIT)
     outs = [
         method.harmonize(cohort.with_covariates(age=np.full(len(cohort), age)), context=APPLY)
         for age in (cohort.column("age").max(), 150.0)
@@ -308,8 +308,8 @@ def test_the_age_spline_is_clamped_outside_the_ages_of_the_fit():
 
 
 def test_a_spline_of_too_few_columns_is_an_error():
-    with pytest.raises(HarmbenchError, match="age_spline is 2; choose 0"):
-        Combat(age_spline=2).fit(simulated()[0], FIT)
+    with pytest.raises(HarmbenchError, match="age_basis is 2; choose 0"):
+        Combat(age_basis=2).fit(simulated()[0], FIT)
 
 
 def test_one_site_alone_is_the_reference_and_stays_as_it_is():
