@@ -36,6 +36,9 @@ def terminal_text(results: Results) -> str:
         legend.append("† sees the truth")
     notes = [f"[{i}] {note}" for i, note in enumerate(table.footnotes, start=1)]
     notes += _left_out(results)
+    more = len(results.metrics) - sum(len(band.columns) for band in table.bands)
+    if more:
+        notes.append(f"{more} more metrics, shown or left out, stand in the report and in tables/")
     lines = [fill(line, WIDTH, subsequent_indent="    ") for line in ("; ".join(legend), *notes)]
     return "\n\n".join([*blocks, "\n".join(lines)])
 
