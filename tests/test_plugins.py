@@ -102,6 +102,18 @@ def test_a_broken_method_is_told_so(tmp_path: Path) -> None:
     assert "BROKEN  fits and harmonizes" in done.stdout
 
 
+@pytest.mark.parametrize("kind", ["methods", "metrics", "datasets"])
+def test_everything_registered_can_be_listed_and_shown(kind: str) -> None:
+    from harmbench import registry
+    from harmbench.cli.listing import show
+
+    singular: registry.Kind = kind.removesuffix("s")  # type: ignore[assignment]
+    listed = show(singular, None)
+    for name in registry.names(singular):
+        assert name in listed
+        assert "label" in show(singular, name)
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [

@@ -21,3 +21,9 @@ def main() -> None:
             raise
         print(f"harmbench: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        text = f"harmbench: {type(error).__name__}: {error} (a bug; --debug shows where)"
+        print(text, file=sys.stderr)
+        sys.exit(EXIT_FAILED_CELL)

@@ -29,14 +29,13 @@ def show(kind: registry.Kind, name: str | None) -> str:
 def _facts(plugin: Any) -> dict[str, Any]:
     if isinstance(plugin, Metric):
         return asdict(plugin.info)
-    required = [
-        p.name for p in inspect.signature(plugin).parameters.values() if p.default is p.empty
-    ]
+    parameters = inspect.signature(plugin).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    required = [p.name for p in named if p.default is p.empty]
     # What only a path can complete still has a name, a label and a summary.
     instance: Harmonizer | Dataset = plugin(**dict.fromkeys(required, "."))
     facts = asdict(instance.info)
-    parameters = inspect.signature(plugin).parameters.values()
-    facts["parameters"] = ", ".join(str(p).split(":")[0] + _default(p) for p in parameters)
+    facts["parameters"] = ", ".join(p.name + _default(p) for p in named)
     return facts
 
 
