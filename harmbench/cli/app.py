@@ -215,6 +215,17 @@ def phantom(
     confounding: Annotated[
         float, typer.Option(min=0, max=1, help="Share of age variance explained by site.")
     ] = 0.25,
+    nonlinear: Annotated[
+        float, typer.Option(min=0, help="Factor on blur, distortion and contrast.")
+    ] = 1.0,
+    jitter: Annotated[float, typer.Option(min=0, help="Spread of the slice's height, mm.")] = 2.0,
+    travelling: Annotated[
+        int, typer.Option(min=0, help="So many subjects are scanned at every site.")
+    ] = 0,
+    site_effect: Annotated[bool, typer.Option(help="Different scanners at the sites.")] = True,
+    biology: Annotated[bool, typer.Option(help="Age and sex show in the images.")] = True,
+    scanner_seed: Annotated[int | None, typer.Option(min=0, help="Other scanners.")] = None,
+    subject_seed: Annotated[int | None, typer.Option(min=0, help="Other people.")] = None,
     dev: Annotated[
         bool, typer.Option("--dev", help="Other scanners and subjects, for development.")
     ] = False,
@@ -229,8 +240,16 @@ def phantom(
         "size": size,
         "strength": strength,
         "confounding": confounding,
+        "nonlinear": nonlinear,
+        "jitter": jitter,
+        "travelling": travelling,
+        "site_effect": site_effect,
+        "biology": biology,
+        "scanner_seed": scanner_seed,
+        "subject_seed": subject_seed,
     }
-    typer.echo(write_phantom(out, "phantom-dev" if dev else "phantom", knobs))
+    stated = {name: value for name, value in knobs.items() if value is not None}
+    typer.echo(write_phantom(out, "phantom-dev" if dev else "phantom", stated))
 
 
 @app.command()

@@ -33,7 +33,7 @@ def _facts(plugin: Any) -> dict[str, Any]:
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     required = [p.name for p in named if p.default is p.empty]
     # What only a path can complete still has a name, a label and a summary.
-    instance: Harmonizer | Dataset = plugin(**dict.fromkeys(required, "."))
+    instance: Harmonizer | Dataset = plugin(**dict.fromkeys(required, "FOLDER"))
     facts = asdict(instance.info)
     facts["parameters"] = ", ".join(p.name + _default(p) for p in named)
     return facts

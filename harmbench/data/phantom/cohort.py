@@ -114,7 +114,7 @@ class Phantom(Dataset):
         """What this data set says about itself."""
         return DatasetInfo(
             name="phantom-dev" if self.scanner_seed == DEV_SEED else "phantom",
-            label="Digital phantom",
+            label="Digital phantom" + (" (development)" if self.scanner_seed == DEV_SEED else ""),
             summary="Simulated T1-weighted axial slices on the ICBM 152 anatomy, with known truth.",
             license="BSD-3-Clause (code); ICBM 152 template: see NOTICE",
             doi="10.1016/j.neuroimage.2010.07.033",
