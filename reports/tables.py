@@ -197,7 +197,7 @@ def decimals(values: Sequence[float]) -> int:
     if middle == 0:
         return 3
     # 1.000 belongs with 0.950, so the power of ten is that of a number just below.
-    return int(np.clip(2 - np.floor(np.log10(middle * (1 - 1e-9))), 0, 8))
+    return int(np.clip(2 - np.floor(np.log10(middle * (1 - 1e-9))), 0, 6))
 
 
 def number(value: float, digits: int) -> str:

@@ -222,7 +222,7 @@ def _kernel(inputs: MetricInputs, extractor: str) -> MetricResult:
     )
     return MetricResult(
         overall=Estimate(value, *normal_interval(value, se), len(a)),
-        note=f"{len(x)} images against {len(y)} real ones; standard error {se:.3g}",
+        note=f"{len(x)} images against {len(y)} real ones",
     )
 
 
