@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harmbench.cli.check import image_rows, number_of
+from harmbench.cli.check_text import image_rows, number_of
 from harmbench.data.problems import printable
 from harmbench.data.sheet import DataSheet
 
