@@ -162,7 +162,7 @@ class Keys:
         kind = name.partition(".")[0]
         if kind == "raw":
             return digest(name, self.data_id, cell.fold)
-        if kind == "truth":
+        if kind in ("truth", "travelling"):
             return digest(name, self.data_id, cell.fold, self.reference_site)
         if kind in ("harmonized", "own_site"):
             return digest(name, self.fit(cell))
@@ -241,7 +241,7 @@ def unavailable(
 IMAGE_PRODUCTS = frozenset(
     {f"raw.{part}" for part in RAW_PARTS}
     | {f"harmonized.{part}" for part in ("fit", "probe", "test")}
-    | {"own_site.test", "truth.test", "truth.test.clean"}
+    | {"own_site.test", "truth.test", "truth.test.clean", "travelling.test"}
     | placebo.NAMES
 )
 """Products that the runner makes itself; all others are declared by the protocol's modules."""

@@ -288,3 +288,26 @@ def test_a_moved_folder_stays_readable(tmp_path: Path) -> None:
     assert len(folder.scores()) > 0
     index = folder.table("cells")
     assert all((folder.root / f"{s}.json").is_file() for c in index for s in c["scores"].values())
+
+
+def test_travelling_subjects_stand_in_for_the_truth(tmp_path: Path) -> None:
+    from harmbench.data.bids_write import write_bids
+    from harmbench.data.phantom import phantom_dev
+
+    phantom = phantom_dev(n=100, n_sites=2, size=32, travelling=24)
+    write_bids(phantom.load(), tmp_path / "study", spacing_mm=phantom.spacing_mm, name="study")
+    command = {
+        "data": str(tmp_path / "study"),
+        "metrics": ["truth_mae", "truth_ssim", "distance_pcc_truth"],
+        "reference_site": "siteA",
+        "data_options": {"size": 32},
+    }
+    scores = run(config("combat", **command), tmp_path / "out").scores
+    overall = scores[scores["group"] == "all"].set_index(["label", "metric"])
+    error = overall.xs("truth_mae", level="metric")
+    assert set(error["status"]) == {"ok"}, set(error["reason"])
+    assert error.loc["combat", "n"] == 24
+    assert "12 travelling subjects" in error.loc["combat", "reason"]
+    assert error["value"].idxmin() == "combat"
+    assert error["value"].idxmax() == "shuffle"
+    assert overall.loc[("combat", "distance_pcc_truth"), "status"] == "skipped"
