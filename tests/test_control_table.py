@@ -25,6 +25,7 @@ from harmbench.product import ProductContext
 from harmbench.protocol import biology, distances, features, frechet, probes, site, truth
 from harmbench.protocol.anchors import Dose, Oracle
 from harmbench.protocol.ceiling import Ceiling
+from harmbench.protocol.truth import TRAVELLING
 from harmbench.seeding import rng_from
 
 METHODS: dict[str, Callable[[], Harmonizer]] = {
@@ -147,7 +148,9 @@ class Bench:
     def result(self, metric: Metric, method: str) -> MetricResult:
         key = (metric.info.name, method)
         if key not in self._scores:
-            names = (*metric.info.needs, *metric.info.wants)
+            # Nobody travels in this phantom.
+            wants = [name for name in metric.info.wants if name != TRAVELLING]
+            names = (*metric.info.needs, *wants)
             inputs = MetricInputs({n: self.make(method, n) for n in names}, self.reference)
             self._scores[key] = metric(inputs, rng_from("resample"))
         return self._scores[key]
