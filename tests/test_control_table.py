@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, cached_property
+from dataclasses import replace
+from functools import cache, cached_property, partial
 from itertools import pairwise, product
+from typing import Self
 
 import numpy as np
 import pytest
@@ -19,16 +21,53 @@ from harmbench.cohort import Cohort
 from harmbench.data.phantom import Phantom, phantom_dev
 from harmbench.data.splits import make_split
 from harmbench.dataset import Dataset
-from harmbench.method import ApplyContext, FitContext, Harmonizer
+from harmbench.method import ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.metric import Metric, MetricInputs, MetricResult
 from harmbench.product import ProductContext
-from harmbench.protocol import biology, distances, features, frechet, probes, site, truth
+from harmbench.protocol import (
+    biology,
+    distances,
+    features,
+    frechet,
+    identity,
+    leakage,
+    placebo,
+    probes,
+    pull,
+    site,
+    truth,
+)
 from harmbench.protocol.anchors import Dose, Oracle
 from harmbench.protocol.ceiling import Ceiling
 from harmbench.protocol.truth import TRAVELLING
 from harmbench.seeding import rng_from
 
+LEAK = 0.5
+
+
+class Leaky(Identity):
+    """Unharmonized, but for a planted leak: `LEAK` years of ageing for each year it is told."""
+
+    @property
+    def info(self) -> MethodInfo:
+        sees = frozenset({"age", "site"})
+        return replace(super().info, name="leaky", fit_sees=sees, harmonize_sees=sees)
+
+    def fit(self, cohort: Cohort, context: FitContext) -> Self:
+        sites, age = cohort.column("site"), cohort.column("age").astype(float)
+        own = np.array([age[sites == s].mean() for s in sites])
+        self.per_year = np.tensordot(age - own, cohort.images, 1) / ((age - own) ** 2).sum()
+        return self
+
+    def harmonize(
+        self, cohort: Cohort, target: str | None = None, *, context: ApplyContext
+    ) -> np.ndarray:
+        years = cohort.column("age").astype(float) - 50
+        return (cohort.images + LEAK * np.multiply.outer(years, self.per_year)).astype(np.float32)
+
+
 METHODS: dict[str, Callable[[], Harmonizer]] = {
+    "leaky": Leaky,
     "identity": Identity,
     "oracle": Oracle,
     "shuffle": Shuffle,
@@ -59,14 +98,17 @@ METRICS: list[Metric] = [
     truth.truth_mae_clean,
     truth.truth_psnr,
     truth.truth_ssim,
+    identity.identification,
+    identity.identification_margin,
 ]
 PRODUCTS = {p.name: p for p in (*features.PRODUCTS, *site.PRODUCTS)}
 
-Probe = Callable[[probes.Task, MetricInputs], dict[str, np.ndarray]]
+Read = Callable[[np.ndarray], np.ndarray]
+Probe = Callable[[probes.Task, MetricInputs], tuple[dict[str, np.ndarray], Read]]
 
 
-def linear_probe(task: probes.Task, inputs: MetricInputs) -> dict[str, np.ndarray]:
-    """Return a probe product from principal components and a linear model."""
+def linear_probe(task: probes.Task, inputs: MetricInputs) -> tuple[dict[str, np.ndarray], Read]:
+    """Return a probe product from principal components and a linear model, and how it reads."""
     training, test = inputs.cohort("harmonized.probe"), inputs.cohort("harmonized.test")
     x, y = (c.images.reshape(len(c), -1) for c in (training, test))
     scale = max(float(x.std(0).max()), 1e-3)
@@ -76,15 +118,20 @@ def linear_probe(task: probes.Task, inputs: MetricInputs) -> dict[str, np.ndarra
     pca = PCA(60, random_state=0)
     if task == "age":
         model = make_pipeline(pca, RidgeCV(np.logspace(-1, 4, 11))).fit(x, label.astype(float))
-        return head | {"predicted": model.predict(y)[None], "classes": np.array([], "<U1")}
+        product = head | {"predicted": model.predict(y)[None], "classes": np.array([], "<U1")}
+        return product, lambda images: model.predict(images.reshape(len(images), -1) / scale)[None]
     linear = LogisticRegression(C=0.3, class_weight="balanced", max_iter=300, tol=1e-3)
     model = make_pipeline(pca, linear).fit(x, label.astype(str))
     predicted = model.predict_proba(y)[None]
-    return head | {"predicted": predicted, "classes": model.classes_.astype(str)}
+    product = head | {"predicted": predicted, "classes": model.classes_.astype(str)}
+    return product, lambda images: model.predict_proba(images.reshape(len(images), -1) / scale)[
+        None
+    ]
 
 
-def cnn_probe(task: probes.Task, inputs: MetricInputs) -> dict[str, np.ndarray]:
-    return probes.make_probe(task, inputs, ProductContext(seeds=(0,), threads=2))
+def cnn_probe(task: probes.Task, inputs: MetricInputs) -> tuple[dict[str, np.ndarray], Read]:
+    product = probes.make_probe(task, inputs, ProductContext(seeds=(0,), threads=2))
+    return product, partial(probes.apply_probe, product, task)
 
 
 class Bench:
@@ -97,6 +144,8 @@ class Bench:
         self.reference = data.reference_site or ""
         self._scores: dict[tuple[str, str], MetricResult] = {}
         self._products: dict[str, dict] = {}
+        self._methods: dict[str, Harmonizer] = {}
+        self._readers: dict[tuple[str, str], Read] = {}
         self._truth = cache(self._ask)
 
     def _ask(self, name: str, keys: tuple, clean: bool, draw: int) -> np.ndarray:
@@ -122,7 +171,7 @@ class Bench:
         if name not in self._products:
             method = METHODS[name]()
             context = FitContext(reference_site=self.reference, truth=self.truth)
-            method.fit(self.part("fit"), context)
+            self._methods[name] = method.fit(self.part("fit"), context)
             apply = ApplyContext(truth=self.truth)
             found = {}
             for part in ("probe", "test"):
@@ -137,13 +186,44 @@ class Bench:
         declared = PRODUCTS.get(name)
         once = name in self.shared or (declared is not None and declared.scope == "run")
         held = self.shared if once else self.products(method)
-        if name not in held and declared is None:
+        if name in ("leakage.age", "calibration.age", "pull.age"):
+            held[name] = getattr(self, name.replace(".", "_"))(method)
+        elif name not in held and declared is None:
             task = name.removeprefix("probe.")
-            held[name] = self.probe(task, MetricInputs(held, self.reference))  # type: ignore[arg-type]
+            product, read = self.probe(task, MetricInputs(held, self.reference))  # type: ignore[arg-type]
+            held[name], self._readers[method, task] = product, read
         elif name not in held:
             inputs = {need: self.make(method, need) for need in declared.needs}
             held[name] = declared.make(MetricInputs(inputs, self.reference), ProductContext())
         return held[name]
+
+    def read_age(self, method: str, images: np.ndarray) -> np.ndarray:
+        """Return what a cell's age probe reads from images; (seeds, n)."""
+        self.make(method, "probe.age")
+        return self._readers[method, "age"](images)
+
+    def leakage_age(self, method: str) -> dict[str, np.ndarray]:
+        harmonized = self.products(method)["harmonized.test"]
+        fitted, ages, read = self._methods[method], [], []
+        for name in leakage.AGES:
+            lied = placebo.with_placebo(self.part("test"), name, "control table")
+            ages.append(lied.column("placebo_age").astype(float))
+            images = harmonized.images
+            if placebo.concerns(name, fitted.info.harmonize_sees):
+                images = fitted.harmonize(placebo.told(lied, name), context=ApplyContext())
+            read.append(self.read_age(method, images))
+        return {"placebo": np.stack(ages), "predicted": np.stack(read)}
+
+    def calibration_age(self, method: str) -> dict[str, np.ndarray]:
+        return {"predicted": self.read_age(method, self.shared["truth.test"].images)}
+
+    def pull_age(self, method: str) -> dict[str, np.ndarray]:
+        parts = {"harmonized": self.products(method), "truth": self.shared}
+        read = {
+            name: self.read_age("oracle", held[f"{name}.test"].images)
+            for name, held in parts.items()
+        }
+        return {**read, "training_loss": self.make("oracle", "probe.age")["training_loss"]}
 
     def result(self, metric: Metric, method: str) -> MetricResult:
         key = (metric.info.name, method)
@@ -176,6 +256,12 @@ def small(**knobs) -> Phantom:
 def bench() -> Bench:
     """Return a phantom whose sites' people do not differ: an order of biology is then clear."""
     return Bench(small(confounding=0.0), linear_probe)
+
+
+@pytest.fixture(scope="module")
+def confounded() -> Bench:
+    """Return a phantom whose sites' people differ in age."""
+    return Bench(small(n=300, confounding=0.8), linear_probe)
 
 
 def check_order(bench: Bench, metric: Metric) -> None:
@@ -223,13 +309,43 @@ def test_site_scores_of_the_controls(bench: Bench) -> None:
         assert value["oracle"] < value[name] < value["identity"] - 0.15
 
 
-def test_where_ages_differ_the_oracle_still_shows_the_site() -> None:
-    bench = Bench(small(n=300, confounding=0.8), linear_probe)
-    oracle = bench.result(site.site_bacc, "oracle")
+def test_where_ages_differ_the_oracle_still_shows_the_site(confounded: Bench) -> None:
+    oracle = confounded.result(site.site_bacc, "oracle")
     assert oracle.overall.low > 0.25
     # Under the target lies a loss of what the sites' people differ in.
-    assert bench.result(site.site_excess, "shuffle").overall.high < 0
-    assert bench.value(site.site_excess, "oracle") == 0
+    assert confounded.result(site.site_excess, "shuffle").overall.high < 0
+    assert confounded.value(site.site_excess, "oracle") == 0
+
+
+def check_leakage(bench: Bench, tolerance: float) -> None:
+    """A planted leak is recovered; what hears no age leaks nothing, ComBat little."""
+    for name in ("identity", "oracle", "site-shift", "combat-nocov"):
+        assert bench.value(leakage.leakage_age, name) == 0, name
+    # What it takes out with its own scale and puts back with another's: little of a year.
+    assert abs(bench.value(leakage.leakage_age, "combat")) < LEAK / 2
+    found = bench.result(leakage.leakage_age, "leaky").overall
+    assert found.value == pytest.approx(LEAK, abs=tolerance)
+    assert found.low > 0.1
+
+
+def check_pull(bench: Bench) -> None:
+    """What knows no ages pulls everyone; the oracle nobody."""
+    pulled = {
+        name: bench.result(pull.population_pull, name).overall
+        for name in ("oracle", "combat", "site-shift", "combat-nocov")
+    }
+    assert pulled["oracle"].low < 0 < pulled["oracle"].high
+    for name in ("site-shift", "combat-nocov"):
+        assert pulled[name].low > max(0.4, pulled["combat"].value, pulled["oracle"].high), name
+    assert abs(pulled["combat"].value) < 0.3
+
+
+def test_only_a_planted_leak_leaks(bench: Bench) -> None:
+    check_leakage(bench, 0.1)
+
+
+def test_what_knows_no_ages_pulls_people_to_the_reference(confounded: Bench) -> None:
+    check_pull(confounded)
 
 
 def test_distances_after_no_change_and_after_a_shift_per_site(bench: Bench) -> None:
@@ -281,3 +397,9 @@ def test_cnn_probes_say_the_same() -> None:
         check_dose(bench, metric)
     assert bench.value(site.site_bacc, "identity") > 0.95
     assert bench.value(site.site_bacc, "mean-image") == 0.25
+    check_leakage(bench, 0.2)
+
+
+@pytest.mark.controls
+def test_cnn_probes_see_the_same_pull() -> None:
+    check_pull(Bench(phantom_dev(n=900, n_sites=4, size=48, confounding=0.8), cnn_probe))

@@ -168,5 +168,18 @@ def test_replicates_are_paired_and_as_wide_as_the_interval(measure):
     second = measure(inputs(features + rng(2).normal(0, 0.05, features.shape), features), rng(1))
     assert np.corrcoef(first.replicates, second.replicates)[0, 1] > 0.7
     assert first.replicates.mean() == pytest.approx(first.overall.value)
-    width = first.overall.high - first.overall.value
-    assert 1.96 * first.replicates.std(ddof=1) == pytest.approx(width, rel=0.01)
+    low, high = (abs(e - first.overall.value) for e in (first.overall.low, first.overall.high))
+    # The arms of a squared distance are not alike; their product is near that of equal ones.
+    width = 1.96 * first.replicates.std(ddof=1)
+    assert np.sqrt(low * high) == pytest.approx(width, rel=0.01 if measure is ilisi else 0.2)
+    assert low <= high * 1.001
+
+
+@pytest.mark.parametrize("measure", [ilisi, mmd])
+def test_the_anchor_on_real_data_is_a_floor_of_the_result(measure):
+    zero, one = measure.info.real_anchors
+    result = measure(inputs(shifted(2.0)), rng(1))
+    floor = result.floors[one.removeprefix("floor:")]
+    assert zero == "identity"
+    # Sites that were told apart are told from the floor, too.
+    assert not result.overall.low <= floor <= result.overall.high

@@ -93,6 +93,14 @@ def test_percentile_interval_of_known_replicates():
     assert np.isnan(stats.percentile_interval([np.nan, np.nan, 1.0])).all()
 
 
+def test_percentile_interval_is_wider_with_few_subjects():
+    reps = reference.norm.ppf((np.arange(20_000) + 0.5) / 20_000)
+    for df in (4, 29):
+        ends = reference.t.ppf([0.025, 0.975], df)
+        assert stats.percentile_interval(reps, df=df) == pytest.approx(tuple(ends), abs=0.02)
+    assert stats.percentile_interval(reps, df=0) == stats.percentile_interval(reps, df=1)
+
+
 def test_normal_interval_is_cut_at_its_bounds():
     low, high = stats.normal_interval(0.5, 1.0, bounds=(0.0, None))
     assert low == 0.0 and high == pytest.approx(0.5 + 1.959964, abs=1e-5)
@@ -117,10 +125,26 @@ def test_half_samples_find_the_error_of_first_and_second_order(rng):
             square = np.einsum("bi,ij,bj->b", w, np.triu(pairs, 1), w) / (w.sum(1) ** 2 / 2)
             return linear * (w @ first) / w.sum(1) + quadratic * square
 
-        return stats.half_sample_se(statistic(keep), statistic(1 - keep))
+        return stats.half_sample_orders(statistic(keep), statistic(1 - keep)).se
 
     assert error(1.0, 0.0) == pytest.approx(first.std(ddof=1) / np.sqrt(n), rel=0.05)
     assert error(0.0, 1.0) == pytest.approx(np.sqrt(2) / n, rel=0.1)
+
+
+def test_a_small_squared_distance_has_a_longer_upper_arm():
+    variance = stats.Orders(first=0.09, second=0.01)
+    low, high = stats.squared_distance_interval(1.0, variance, 60)
+    assert high - 1.0 > 1.2 * (1.0 - low)
+    for t in (low, high):  # at both ends the value is just as surprising as Student's quantile
+        surprise = (1.0 - t) / np.sqrt(0.01 + 0.09 * t)
+        assert abs(surprise) == pytest.approx(reference.t.ppf(0.975, 60), rel=1e-6)
+    even = stats.squared_distance_interval(1.0, stats.Orders(0.0, 0.01), 60)
+    assert even == pytest.approx(1.0 + 0.1 * reference.t.ppf([0.025, 0.975], 60))
+
+
+def test_a_squared_distance_below_zero_lies_in_its_interval():
+    low, high = stats.squared_distance_interval(-5.0, stats.Orders(0.0, 0.01), 9, steepness=1.0)
+    assert low <= -5.0 <= high
 
 
 def test_mmd_against_its_definition(rng):
@@ -137,7 +161,7 @@ def test_mmd_error_is_the_spread_over_samples(rng, shift):
     for _ in range(400):
         x, y = rng.normal(size=(40, 4)) + shift, rng.normal(size=(25, 4))
         drawn.append(stats.mmd_u(*((a @ b.T / 4 + 1) ** 2 for a, b in ((x, x), (y, y), (x, y)))))
-    values, errors = np.array(drawn).T
+    values, errors, _, _ = np.array(drawn).T
     # Without a shift the first order's variance, cut at 0, leaves the error a little too large.
     assert 0.9 < np.sqrt(np.mean(errors**2)) / values.std() < 1.3
     if shift == 0:
@@ -318,7 +342,8 @@ def coverage(draw, rng, repeats=500, b=200):
     for _ in range(repeats):
         subjects, strata, statistic, truth = draw()
         w = stats.subject_counts(subjects, b, rng, strata)
-        low, high = stats.percentile_interval(statistic(w))
+        df = len(np.unique(subjects)) - (1 if strata is None else len(np.unique(strata)))
+        low, high = stats.percentile_interval(statistic(w), df=df)
         hits += low <= truth <= high
     return hits / repeats
 
@@ -380,3 +405,14 @@ def test_coverage_of_a_pairwise_correlation(rng):
         return np.arange(40), None, lambda w: stats.weighted_pair_correlation(x, y, w), truth
 
     assert 0.92 <= coverage(draw, rng) <= 0.98
+
+
+@pytest.mark.parametrize(("n", "shift"), [(45, 0.45), (35, 0.25)])
+def test_coverage_of_a_kernel_distance(rng, n, shift):
+    found = []
+    for _ in range(500):
+        x, y = rng.normal(size=(n, 6)) + shift, rng.normal(size=(30, 6))
+        k = ((a @ b.T / 6 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+        found.append(stats.mmd_u(*k))
+    values, _, low, high = np.array(found).T
+    assert 0.92 <= np.mean((low <= values.mean()) & (values.mean() <= high)) <= 0.98

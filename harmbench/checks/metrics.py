@@ -8,6 +8,9 @@ from typing import get_args
 from harmbench.checks.result import CheckResult, NotApplicable, expect, run
 from harmbench.metric import Axis, Direction, Level, Metric, MetricInfo
 
+FLOOR = "floor:"
+"""Begins the name of an anchor that is a floor of the metric's own result."""
+
 
 def metric_checks(
     metric: Metric,
@@ -48,6 +51,7 @@ def metric_checks(
         ),
         "products are known": lambda: _known_products(info, products),
         "controls are known": lambda: _known_controls(info, methods),
+        "anchors on real data can be had": lambda: _real_anchors(info, methods),
     }
     return [run(title, check) for title, check in checks.items()]
 
@@ -91,3 +95,17 @@ def _known_controls(info: MetricInfo, methods: Collection[str] | None) -> None:
     named = {*info.anchors, *(name for tie in info.expected_order for name in tie), *cells}
     strange = sorted(named - set(methods))
     expect(not strange, f"unknown controls: {', '.join(strange)}")
+
+
+def _real_anchors(info: MetricInfo, methods: Collection[str] | None) -> None:
+    real = info.real_anchors
+    expect(len(real) in (0, 2), f"{len(real)} real_anchors; it takes none or two")
+    expect(not real or bool(info.anchors), "real_anchors without anchors; a score has both or none")
+    expect(len(set(real)) == len(real), f"real_anchors {real} are one and the same")
+    floors = [name.removeprefix(FLOOR) for name in real if name.startswith(FLOOR)]
+    expect(all(floor.strip() for floor in floors), f"real_anchors {real} hold a floor unnamed")
+    expect("oracle" not in real, "real_anchors name the oracle, which real data do not have")
+    if methods is None:
+        raise NotApplicable("no list of methods was given")
+    strange = sorted({name for name in real if not name.startswith(FLOOR)} - set(methods))
+    expect(not strange, f"unknown controls in real_anchors: {', '.join(strange)}")

@@ -113,13 +113,19 @@ def _correlate(
     sizes = np.array([len(site.rows) for site in sites])
     pooled = fisher_pool(np.stack(replicates, axis=1), sizes)
     groups = {
-        site.name: Estimate(float(r), *percentile_interval(reps), len(site.rows))
+        site.name: Estimate(
+            float(r), *percentile_interval(reps, df=len(site.rows) - 1), len(site.rows)
+        )
         for site, r, reps in zip(sites, points, replicates, strict=True)
     }
     value, worst = float(fisher_pool(points, sizes)), max(p_values)
     arrays |= {"sites": np.array([site.name for site in sites]), "mantel_p": np.array(p_values)}
     return MetricResult(
-        overall=Estimate(value, *percentile_interval(pooled), int(sizes.sum())),
+        overall=Estimate(
+            value,
+            *percentile_interval(pooled, df=int(sizes.sum()) - len(sizes)),
+            int(sizes.sum()),
+        ),
         groups=groups,
         replicates=pooled,
         arrays=arrays,

@@ -185,7 +185,9 @@ def false_effects(inputs: MetricInputs, rng: np.random.Generator) -> MetricResul
     draws = subject_counts([f"{draw:02d}" for draw in range(len(shares))], REPLICATES, rng)
     replicates = weighted_mean(shares, draws)
     return MetricResult(
-        Estimate(float(np.mean(shares)), *percentile_interval(replicates), len(rows)),
+        Estimate(
+            float(np.mean(shares)), *percentile_interval(replicates, df=len(shares) - 1), len(rows)
+        ),
         target=ALPHA,
         floors={"raw images": float(np.mean(floor))},
         replicates=replicates,

@@ -155,6 +155,8 @@ def _product(extractor: Extractor, name: str) -> Product:
 
     def make(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
         cohort: Cohort = inputs.cohort(source)
+        if cohort.space == "table" and extractor == "random-conv":
+            return {"features": np.asarray(cohort.images)}  # they are features already
         return {"features": extract(cohort.images, extractor, context)}
 
     return Product(
@@ -174,5 +176,6 @@ PRODUCTS: tuple[Product, ...] = tuple(
 """``features.<extractor>.<of>``, each with the array ``features`` (n, d) in the order of the rows.
 
 `of` is ``test`` (harmonized), ``own_site`` (rendered back), ``real`` (the disjoint real images)
-or ``raw_test``; the last two are made once for all methods.
+or ``raw_test``; the last two are made once for all methods. Of a table of features, those of
+``random-conv`` are the table itself.
 """

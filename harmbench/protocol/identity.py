@@ -273,6 +273,7 @@ _DECLARED = {
     goal=1.0,
     range=(0.0, 1.0),
     anchors=("shuffle", "oracle"),
+    real_anchors=("floor:chance", "identity"),
     **_DECLARED,
 )
 def identification(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:

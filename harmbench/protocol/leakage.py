@@ -192,9 +192,13 @@ def _age_leak(inputs: MetricInputs, rng: np.random.Generator, absolute: bool) ->
     overall = replicates.mean(1)
     notes = [reservation(inputs.arrays("probe.age")), "" if has_truth else ON_OWN_IMAGES]
     return MetricResult(
-        Estimate(float(values.mean()), *percentile_interval(overall), sum(counts)),
+        Estimate(
+            float(values.mean()), *percentile_interval(overall, df=resampler.df(rows)), sum(counts)
+        ),
         groups={
-            str(site): Estimate(float(value), *percentile_interval(replicates[:, i]), counts[i])
+            str(site): Estimate(
+                float(value), *percentile_interval(replicates[:, i], df=counts[i] - 1), counts[i]
+            )
             for i, (site, value) in enumerate(zip(leak.sites, values, strict=True))
         },
         target=0.0,

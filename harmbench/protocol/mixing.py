@@ -22,7 +22,14 @@ from scipy.spatial.distance import pdist, squareform
 from harmbench.cohort import Cohort
 from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.protocol.lisi import lisi, member_of, neighbor_probabilities
-from harmbench.stats import half_sample_se, holm, normal_interval, subsample, subsample_se
+from harmbench.stats import (
+    half_sample_orders,
+    holm,
+    normal_interval,
+    squared_distance_interval,
+    subsample,
+    subsample_se,
+)
 
 FEATURES = "features.random-conv.test"
 RAW_FEATURES = "features.random-conv.raw_test"
@@ -205,6 +212,7 @@ class _Mixing:
     needs=("raw.test", FEATURES, RAW_FEATURES),
     wants=(ORACLE,),
     anchors=("identity", "oracle"),
+    real_anchors=("identity", f"floor:{SHUFFLED}"),
     expected_order=(("mean-image",), ("shuffle", "oracle"), ("identity",)),
     extractor="random-conv",
     doi="10.1038/s41592-019-0619-0",
@@ -291,6 +299,7 @@ def _permuted(
     needs=("raw.test", FEATURES, RAW_FEATURES),
     wants=(ORACLE,),
     anchors=("identity", "oracle"),
+    real_anchors=("identity", f"floor:{SHUFFLED}"),
     expected_order=(("mean-image", "shuffle", "oracle"), ("identity",)),
     extractor="random-conv",
     doi="https://jmlr.org/papers/v13/gretton12a.html",
@@ -302,7 +311,7 @@ def mmd(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     median distance of two subjects' RAW images: a method cannot move it. The permutation test
     shuffles the two sites among people of similar age (fifths of the ages).
 
-    The interval is normal, with the error of halves and their complements.
+    The interval is that of a squared distance, with the error of halves and their complements.
     """
     people, reference = _people(inputs.cohort("raw.test")), inputs.reference_site
     if reference not in people.names or len(people.names) < 2:
@@ -344,8 +353,8 @@ def mmd(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
 
 def _halved(value: float, first: Floats, second: Floats, n: int) -> tuple[Estimate, Floats]:
     """Return an estimate with the error of halves, and replicates that vary by that error."""
-    se = half_sample_se(first, second)
+    variance = half_sample_orders(first, second)
     change = (first - second) / 2
     change -= change.mean()
-    estimate = Estimate(float(value), *normal_interval(float(value), se), n)
-    return estimate, value + change * (se / (change.std(ddof=1) or 1.0))
+    estimate = Estimate(float(value), *squared_distance_interval(float(value), variance, n - 1), n)
+    return estimate, value + change * (variance.se / (change.std(ddof=1) or 1.0))

@@ -120,7 +120,7 @@ def population_pull(inputs: MetricInputs, rng: np.random.Generator) -> MetricRes
         return MetricResult.skipped(unread(scale))
     value, replicates = raw.value / scale.value, raw.replicates / scale.replicates
     n = len(np.unique(resampler.subjects[rows]))
-    overall = Estimate(float(value), *percentile_interval(replicates), n)
+    overall = Estimate(float(value), *percentile_interval(replicates, df=resampler.df(rows)), n)
     names = np.unique(resampler.sites[rows])
     at = [rows & (resampler.sites == name) for name in names]
     by_site = np.array([[distance[own][0], change[:, own].mean()] for own in at])

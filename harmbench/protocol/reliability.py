@@ -7,7 +7,7 @@ taken out as a fixed effect. Estimated by restricted maximum likelihood, because
 the same number of scans.
 
 Regions are the blocks of a fixed grid, `PARTS` along each axis, of which at least half lies in the
-union of the scans' masks; voxels outside the union do not count.
+union of the scans' masks; voxels outside the union do not count. Of a table each feature is one.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ def regions(mask: NDArray[np.bool_], parts: int = PARTS) -> NDArray[np.intp]:
     mask : ndarray of bool, shape (*shape)
         Union of the scans' masks.
     parts : int
-        Blocks along each axis.
+        Blocks along each axis; with one axis every entry is a block.
 
     Returns
     -------
     ndarray of int, shape (*shape)
         Numbers from 0 without a gap; -1 outside the mask and in blocks less than half inside.
     """
+    if mask.ndim == 1:
+        parts = len(mask)  # of a table of features each is a region
     block = np.zeros(mask.shape, np.intp)
     for axis, size in enumerate(mask.shape):
         place = np.arange(size) * parts // size

@@ -54,9 +54,13 @@ class Resampler:
         chosen = np.flatnonzero(rows)
         value = float(statistic(chosen, np.ones((1, len(chosen)))).mean())
         replicates = over_seeds(statistic(chosen, self.rows[:, chosen]), self.seeds)
-        low, high = percentile_interval(replicates)
+        low, high = percentile_interval(replicates, df=self.df(rows))
         n = len(np.unique(self.subjects[chosen]))
         return Resampled(Estimate(value, low, high, n), replicates)
+
+    def df(self, rows: NDArray[np.bool_]) -> int:
+        """Return the degrees of freedom of some rows: their subjects less their sites."""
+        return len(np.unique(self.subjects[rows])) - len(np.unique(self.sites[rows]))
 
     def by_site(
         self,

@@ -2,7 +2,8 @@
 
 A method that has been tuned against one network may be transparent to another kind of classifier.
 Two kinds of quite another make stand beside the CNN: ``linear``, logistic regression on principal
-components of the images, and ``boosting``, gradient-boosted trees on intensities and sharpness.
+components of the images, and ``boosting``, gradient-boosted trees on intensities and sharpness (on
+the features themselves where the data are a table of them).
 
 The products ``site.kinds`` and ``site.reference`` (of the reference site against all the rest) hold
 
@@ -57,7 +58,7 @@ Kinds = dict[str, tuple[NDArray, NDArray]]
 # Probes -----------------------------------------------------------------------------------------
 
 
-def linear_probe(seed: int, n: int) -> ClassifierMixin:
+def linear_probe(seed: int, n: int, width: int = COMPONENTS) -> ClassifierMixin:
     """Return logistic regression on standardized principal components, classes balanced.
 
     Parameters
@@ -66,12 +67,14 @@ def linear_probe(seed: int, n: int) -> ClassifierMixin:
         Of the randomized decomposition.
     n : int
         Number of training images; at most half as many components, and at most 100.
+    width : int
+        Values of an image; at most as many components.
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    components = max(1, min(COMPONENTS, n // 2))
+    components = max(1, min(COMPONENTS, n // 2, width))
     return make_pipeline(
         PCA(components, whiten=True, svd_solver="randomized", random_state=seed),
         LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000),
@@ -136,6 +139,8 @@ def _trained(inputs: MetricInputs, labels: NDArray, context: ProductContext) -> 
         "linear": _flat,
         "boosting": partial(intensity_features, masks=training.mask),
     }
+    if training.space == "table":
+        read["boosting"] = _flat
     kinds: Kinds = {}
     for kind, features in read.items():
         x, x_test = features(training), features(test)
@@ -143,7 +148,8 @@ def _trained(inputs: MetricInputs, labels: NDArray, context: ProductContext) -> 
         for seed in context.seeds:
             held_out = validation_rows(training, seed, context.probe)
             fit = np.flatnonzero(~held_out)
-            probe = linear_probe(seed, len(fit)) if kind == "linear" else boosting_probe(seed)
+            linear = kind == "linear"
+            probe = linear_probe(seed, len(fit), x.shape[1]) if linear else boosting_probe(seed)
             probe.fit(x[fit], labels[fit])
             predicted.append(probe.predict(x_test).astype(str))
             accuracies.append(_accuracy(labels[held_out], probe.predict(x[held_out])))

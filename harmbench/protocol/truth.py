@@ -109,6 +109,8 @@ def _against_rescan(
     inputs: MetricInputs, error: PerScan, column: str, rng: np.random.Generator
 ) -> MetricResult:
     """Compare with the simulator's rescan, or with travelling subjects' real ones."""
+    if error is not masked_mae and inputs.cohort("harmonized.test").space == "table":
+        return MetricResult.skipped("needs images; these data are a table of features")
     if "truth.test" in inputs:
         return _against_truth(inputs, "truth.test", error, column, rng)
     known = _known(inputs.cohort(TRAVELLING)) if TRAVELLING in inputs else np.array([], dtype=bool)
@@ -170,7 +172,8 @@ def _against_truth(
 
 def _estimate(values: Floats, replicates: Floats, scans: Cohort) -> Estimate:
     n = scans.participants["participant_id"].nunique()
-    return Estimate(float(values.mean()), *percentile_interval(replicates), n)
+    ends = percentile_interval(replicates, df=n - len(scans.sites))
+    return Estimate(float(values.mean()), *ends, n)
 
 
 def _table(scans: Cohort, column: str, values: Floats) -> pd.DataFrame:

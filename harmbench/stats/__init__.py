@@ -21,9 +21,11 @@ from harmbench.stats.comparisons import (
 from harmbench.stats.intervals import (
     LEVEL,
     Interval,
-    half_sample_se,
+    Orders,
+    half_sample_orders,
     normal_interval,
     percentile_interval,
+    squared_distance_interval,
     subsample_se,
 )
 from harmbench.stats.mmd import MMD, mmd_u
@@ -50,9 +52,10 @@ __all__ = [
     "REPLICATES",
     "Difference",
     "Interval",
+    "Orders",
     "Verdict",
     "fisher_pool",
-    "half_sample_se",
+    "half_sample_orders",
     "holm",
     "mantel_p",
     "mmd_u",
@@ -63,6 +66,7 @@ __all__ = [
     "ranks",
     "seed_weights",
     "spearman_p",
+    "squared_distance_interval",
     "subject_counts",
     "subsample",
     "subsample_se",
