@@ -31,7 +31,9 @@ class Curve:
     """
 
     def __init__(self, steps: int) -> None:
+        self.length = steps
         self.every = max(1, steps // CURVE_POINTS)
+        self.count = 0
         self.steps: list[int] = []
         self.points: dict[str, list[float]] = {}
         self.sums: dict[str, Tensor] = {}
@@ -41,12 +43,13 @@ class Curve:
         """Count the parts of a step's loss; True where a stretch ends with it."""
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.detach().float()
-        if step % self.every:
+        self.count += 1
+        if step % self.every and step != self.length:
             return False
         self.steps.append(step)
         for name, total in self.sums.items():
-            self.points.setdefault(name, []).append(float(total) / self.every)
-        self.sums = {}
+            self.points.setdefault(name, []).append(float(total) / self.count)
+        self.sums, self.count = {}, 0
         self.note = f"loss {sum(p[-1] for k, p in self.points.items() if _is_loss(k)):.4f}"
         return True
 
@@ -65,11 +68,13 @@ class Curve:
             f"points.{k}": torch.tensor(v, dtype=torch.float64) for k, v in self.points.items()
         }
         sums = {f"sums.{k}": v for k, v in self.sums.items()}
-        return {"steps": torch.tensor(self.steps, dtype=torch.int64)} | points | sums
+        counts = {"steps": self.steps, "count": self.count}
+        return {k: torch.tensor(v, dtype=torch.int64) for k, v in counts.items()} | points | sums
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` returned."""
         self.steps = state["steps"].tolist()
+        self.count = int(state["count"])
         self.points = {k: v.tolist() for k, v in below("points", state).items()}
         self.sums = below("sums", state)
 

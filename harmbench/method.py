@@ -125,6 +125,13 @@ class Harmonizer(ABC):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     """Arguments set by the presets ``smoke``, ``standard`` and ``paper``; the user's own win."""
 
+    budget: ClassVar[frozenset[str]] = frozenset()
+    """Arguments that only say how long or on what hardware to train: saved weights are taken up
+    whatever their values."""
+
+    inference: ClassVar[frozenset[str]] = frozenset()
+    """Arguments that only `harmonize` reads: saved weights take the values asked for."""
+
     @property
     @abstractmethod
     def info(self) -> MethodInfo:
@@ -170,6 +177,14 @@ class Harmonizer(ABC):
         if cohort.space not in self.info.spaces:
             return f"works on {', '.join(sorted(self.info.spaces))} images, not on {cohort.space}"
         return None
+
+    @property
+    def history(self) -> dict[str, NDArray[Any]]:
+        """Training curve: ``"images"`` seen and, of as many points, the parts of the loss.
+
+        Empty for a method that is not trained in steps. `save` and `load` keep it.
+        """
+        return {}
 
     def params(self) -> dict[str, Any]:
         """Return the constructor's arguments as this instance holds them."""

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
+    from rich.progress import Task as RichTask
     from rich.progress import TaskID
 
 SECONDS_BETWEEN_LINES = 15.0
+SECONDS_OF_A_START = 1.0
+"""What a task counts as done in its first moment was done before, by a run that was stopped."""
 LINES_OF_A_TASK = 10
 
 
@@ -92,23 +95,36 @@ class _LineTask:
         self._total = total
         self._outermost = outermost
         self._done = 0.0
+        self._before = 0.0
         self._told = 0
         self._start = progress._clock()
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
         self._done += amount
         now = self._progress._clock()
+        if now - self._start < SECONDS_OF_A_START:
+            self._before = self._done
         share = min(self._done / self._total, 1.0) if self._total else 1.0
         step = int(share * LINES_OF_A_TASK)
         if (self._outermost and step > self._told) or (
             now - self._progress._last >= SECONDS_BETWEEN_LINES
         ):
             self._told = step
-            left = (now - self._start) * (1 - share) / share if share else 0.0
-            tail = f", {note}" if note else ""
+            tail = [note] if note else []
             self._progress.message(
-                f"{self._description}: {self._done:g}/{self._total:g}{tail}, {_minutes(left)} left"
+                f"{self._description}: {self._done:g}/{self._total:g}"
+                + "".join(f", {part}" for part in tail + self._pace(now - self._start))
             )
+
+    def _pace(self, seconds: float) -> list[str]:
+        """Return the units in a second, where they are many, and the time left."""
+        rate = (self._done - self._before) / seconds if seconds else 0.0
+        left = f"{_minutes(max(self._total - self._done, 0.0) / rate)} left" if rate else ""
+        return [text for text in (_speed(rate), left) if text]
+
+
+def _speed(rate: float | None) -> str:
+    return f"{rate:,.0f}/s" if rate and rate >= 1 else ""
 
 
 def _minutes(seconds: float) -> str:
@@ -123,16 +139,25 @@ class BarProgress(Progress):
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
+            ProgressColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
         from rich.progress import Progress as RichProgress
+        from rich.text import Text
+
+        class SpeedColumn(ProgressColumn):
+            """Units in a second, where they are many, such as the images of a training."""
+
+            def render(self, task: RichTask) -> Text:
+                return Text(_speed(task.speed))
 
         self._bars: RichProgress = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            SpeedColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),

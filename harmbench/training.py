@@ -285,7 +285,11 @@ class _Run:
                 loss, parts = phase.loss(self.wrapped, batch, generator)
             self.fabric.backward(loss)
         if self.config.clip:
-            self.fabric.clip_gradients(self.wrapped, optimizer, max_norm=self.config.clip)
+            # What is not finite is found in the curve, whose error says what to do.
+            norm = self.fabric.clip_gradients(
+                self.wrapped, optimizer, max_norm=self.config.clip, error_if_nonfinite=False
+            )
+            parts = {**parts, "gradient": norm}
         optimizer.step()
         optimizer.zero_grad()
         prefix = f"{phase.name}." if phase.name else ""

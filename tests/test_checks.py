@@ -19,7 +19,8 @@ from harmbench.weights import load_model, save_model
 
 METHODS = registry.names("method")
 METRICS = registry.names("metric")
-TRAINED = {"cvae", "style-gan", "ddae"}  # their own tests run the suite with a small budget
+# Methods that are trained at length: their own tests run the suite with a small budget.
+TRAINED = {name for name in METHODS if registry.load("method", name)().budget}
 
 
 def failures(results):
@@ -207,6 +208,16 @@ def test_a_well_declared_metric_passes():
     assert not any(r.detail for r in results)
 
 
+def test_anchors_on_real_data_may_be_floors():
+    results = metric_checks(
+        declared(real_anchors=("floor:chance", "identity")), methods=["identity", "oracle"]
+    )
+    assert failures(results) == {}
+
+
+REAL = "anchors on real data can be had"
+
+
 @pytest.mark.parametrize(
     ("check", "changes"),
     [
@@ -223,6 +234,12 @@ def test_a_well_declared_metric_passes():
         ("controls are known", {"anchors": ("identity", "orakle")}),
         ("controls are known", {"anchors": ("identity",)}),
         ("controls are known", {"expected_order": (("nobody",),)}),
+        (REAL, {"real_anchors": ("identity",)}),
+        (REAL, {"real_anchors": ("identity", "identity")}),
+        (REAL, {"real_anchors": ("identity", "oracle")}),
+        (REAL, {"real_anchors": ("identity", "floor:")}),
+        (REAL, {"real_anchors": ("floor:chance", "nobody")}),
+        (REAL, {"real_anchors": ("floor:chance", "identity"), "anchors": ()}),
     ],
 )
 def test_a_badly_declared_metric_is_found(check, changes):
