@@ -139,15 +139,24 @@ def write_index(bench: Bench, cells: list[Cell]) -> None:
     """Write what the report reads, so that old runs stay readable without their plug-ins."""
     root = bench.folder.root
     write_json(root / "metrics.json", {m.info.name: asdict(m.info) for m in bench.metrics.values()})
-    methods = {}
+    methods: dict[str, dict[str, Any]] = {}
     index = []
     for cell in cells:
         info = asdict(cell.info) | {"sees_truth": cell.info.sees_truth}
         info = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in info.items()}
-        methods[cell.spec.title] = info | {"params": cell.spec.params, "shown": cell.shown}
+        entry = info | {"params": cell.spec.params, "shown": cell.shown, "weights": []}
+        methods.setdefault(cell.spec.title, entry)["weights"] += _origin(bench, cell)
         index.append(_index_entry(bench, cell))
     write_json(root / "methods.json", methods)
     write_json(root / "cells.json", index)
+
+
+def _origin(bench: Bench, cell: Cell) -> list[dict[str, Any]]:
+    """Return where a cell's fit came from, where it was trained in steps or taken up."""
+    origin = (bench.work(cell).fit_stage.mark or {}).get("weights", {})
+    if not origin.get("images") and origin.get("origin", "trained") == "trained":
+        return []
+    return [{"seed": cell.seed, "fold": cell.fold, **origin}]
 
 
 def _index_entry(bench: Bench, cell: Cell) -> dict[str, Any]:

@@ -65,6 +65,8 @@ class RunConfig(_Strict):
     device: str = "cpu"
     probe: dict[str, Any] = Field(default_factory=dict)
     inception: str | None = None
+    weights: dict[str, str] = Field(default_factory=dict)
+    """By label: ``"auto"``, ``"none"`` or a folder; labels that are not here are ``"auto"``."""
 
 
 def resolve(
@@ -77,6 +79,7 @@ def resolve(
     metrics: Sequence[str] = (),
     inception: Path | None = None,
     threads: int | None = None,
+    weights: Sequence[str] = (),
     data_options: Mapping[str, Any] | None = None,
     probe: dict[str, Any] | None = None,
     **rest: Any,
@@ -86,7 +89,8 @@ def resolve(
     Parameters
     ----------
     data : str
-        A data set's name, a BIDS folder, an ``.npz`` file, or ``file.py:Name``.
+        A data set's name, a BIDS folder, an ``.npz`` file, a ``.csv`` or ``.tsv`` table of
+        features, or ``file.py:Name``.
     preset : {"smoke", "standard", "paper"}
         Sizes and budgets.
     methods : sequence of str or MethodSpec
@@ -101,6 +105,8 @@ def resolve(
         File of the Inception weights.
     threads : int or None
         CPU threads; None for all cores.
+    weights : sequence of str
+        Each ``auto`` or ``none``, for all methods, or ``LABEL=auto|none|FOLDER`` for one.
     data_options : mapping or None
         Arguments of the data set, above those of the preset.
     probe : dict or None
@@ -127,14 +133,16 @@ def resolve(
         if not inception.is_file():
             raise HarmbenchError(f"--inception-weights: there is no file {inception}")
         settings["inception"] = str(inception.resolve())
+    full = _unique([method_spec(spec, preset) for spec in specs])
     return RunConfig(
         data=_data_spec(data, preset, data_options or {}),
         preset=cast(Any, preset),
-        methods=_unique([method_spec(spec, preset) for spec in specs]),
+        methods=full,
         controls=_control_names(controls),
         protocol=cast(Any, protocol),
         metrics=_metric_names(metrics, protocol),
         threads=threads or os.cpu_count() or 1,
+        weights=_weights(weights, [spec.title for spec in full]),
         **settings,
         **rest,
     )
@@ -173,12 +181,16 @@ def _data_spec(data: str, preset: str, options: Mapping[str, Any]) -> PluginSpec
         path = Path(data)
         if path.suffix == ".npz":
             name, params = "arrays", {"path": str(path.resolve()), **options}
+        elif path.suffix in (".csv", ".tsv"):
+            name, params = "table", {"path": str(path.resolve()), **options}
         elif path.is_dir():
             name, params = "bids", {"path": str(path.resolve()), **options}
         elif ".py:" not in data:
-            known = [n for n in registry.names("dataset") if n not in ("bids", "arrays")]
+            known = [n for n in registry.names("dataset") if n not in ("bids", "arrays", "table")]
             hint = unknown("data set", data, known)
-            raise HarmbenchError(f"{hint}; or give a BIDS folder or an .npz file that exists")
+            raise HarmbenchError(
+                f"{hint}; or give a BIDS folder, an .npz file or a .csv or .tsv that exists"
+            )
     return PluginSpec(name=name, params=_with_preset("dataset", name, preset, params))
 
 
@@ -195,6 +207,34 @@ def _control_names(controls: Sequence[str]) -> tuple[str, ...]:
             raise unknown("control", name, [*known, "all", "none"])
     chosen = known if "all" in controls else list(dict.fromkeys(controls))
     return tuple(sorted(chosen, key=lambda n: (ANCHORS.index(n) if n in ANCHORS else 9, n)))
+
+
+def _weights(words: Sequence[str], titles: Sequence[str]) -> dict[str, str]:
+    """Return what was said of each method: a word for all first, then those of single ones."""
+    general = [word for word in words if word in ("auto", "none")]
+    if len(set(general)) > 1:
+        raise HarmbenchError(
+            "--weights auto none: give one of them for all methods, METHOD=none for a single one"
+        )
+    chosen = dict.fromkeys(titles, general[0] if general else "auto")
+    for word in words:
+        if word in general:
+            continue
+        # A label may hold an equals sign of its own.
+        title = max((t for t in titles if word.startswith(f"{t}=")), key=len, default=None)
+        if title is None:
+            if "=" not in word:
+                raise HarmbenchError(f"--weights {word}: give auto, none, or METHOD=FOLDER")
+            raise unknown("method in --weights", word.partition("=")[0], titles)
+        wish = word[len(title) + 1 :]
+        chosen[title] = wish if wish in ("auto", "none") else _existing_folder(wish, word)
+    return chosen
+
+
+def _existing_folder(text: str, word: str) -> str:
+    if not Path(text).is_dir():
+        raise HarmbenchError(f"--weights {word}: there is no folder '{text}'")
+    return str(Path(text).resolve())
 
 
 def _metric_names(metrics: Sequence[str], protocol: str) -> tuple[str, ...]:

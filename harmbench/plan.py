@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,19 @@ RAW_PARTS = ("fit", "probe", "test", "real")
 PROBE_PART_PRODUCTS = {"raw.probe", "harmonized.probe"}
 
 
+CellId = tuple[str, int, str]
+"""Label, method seed and fold of a cell."""
+
+
 def digest(*parts: Any) -> str:
     """Return the hash of JSON-able parts."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def folder_name(title: str) -> str:
+    """Return a label as the name of a folder."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in title)
 
 
 @dataclass(frozen=True)
@@ -72,10 +81,14 @@ class Cell:
         return digest(self.spec.name, self.spec.params, code)
 
     @property
+    def id(self) -> CellId:
+        """What tells it from the other cells of a run."""
+        return self.spec.title, self.seed, self.fold
+
+    @property
     def folder(self) -> Path:
         """Its folder below ``cells/``."""
-        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.spec.title)
-        base = Path(f"{name}-{self.method_id[:8]}") / f"seed-{self.seed}"
+        base = Path(f"{folder_name(self.spec.title)}-{self.method_id[:8]}") / f"seed-{self.seed}"
         return base / f"fold-{self.fold}" if self.fold else base
 
 
@@ -127,6 +140,8 @@ class Keys:
         All declared products.
     anchors : dict of str to Cell
         The anchor cells, by name, of the same fold (any seed: they have one).
+    weights : dict of cell id to str
+        Hash of the saved weights that a cell takes up; the others are trained.
     """
 
     config: RunConfig
@@ -134,6 +149,7 @@ class Keys:
     reference_site: str
     products: dict[str, Product]
     anchors: dict[str, dict[str, Cell]]
+    weights: Mapping[CellId, str] = field(default_factory=dict)
 
     @property
     def _code(self) -> list[str]:
@@ -150,7 +166,7 @@ class Keys:
             self.reference_site,
             cell.seed,
             self.config.threads,
-            "trained",
+            self.weights.get(cell.id, "trained"),
             self.config.device.partition(":")[0],
         )
 

@@ -19,13 +19,14 @@ import pandas as pd
 from harmbench import __version__, registry
 from harmbench.cohort import Cohort
 from harmbench.collect import collect_scores, collect_timing, failures, marked_underfit, write_index
-from harmbench.config import PROTOCOL_VERSION, RunConfig, build_dataset
+from harmbench.config import PROTOCOL_VERSION, RunConfig, build_dataset, build_method
 from harmbench.data.splits import Split, make_split
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
-from harmbench.plan import Cell, Keys, digest, make_cells
+from harmbench.plan import Cell, CellId, Keys, digest, make_cells
 from harmbench.progress import Progress
 from harmbench.protocol import PRODUCTS
+from harmbench.shipped import Choice, choose, data_facts
 from harmbench.stages import Bench
 from harmbench.store import RunFolder, write_json
 
@@ -81,6 +82,8 @@ def run(config: RunConfig, out: Path, progress: Progress | None = None) -> RunSu
         layout = prepare(folder, config, dataset, progress)
         _store(layout)
         bench, cells = layout.bench, layout.cells
+        for line in layout.announcements():
+            progress.message(line)
         records = _work_through(bench, cells, progress)
         scores = collect_scores(records)
         folder.write_scores(scores, collect_timing(bench, cells))
@@ -102,12 +105,27 @@ class Layout:
         What an earlier run in the same folder must agree with.
     split : Split
         The parts.
+    choices : dict of cell id to Choice
+        Which cells take up saved weights.
     """
 
     bench: Bench
     cells: list[Cell]
     identity: dict[str, Any]
     split: Split
+    choices: dict[CellId, Choice]
+
+    def announcements(self) -> list[str]:
+        """Return a sentence for every cell with saved weights or with a training before it."""
+        lines = []
+        for cell in self.cells:
+            choice = self.choices[cell.id]
+            head = f"{cell.spec.title}, seed {cell.seed}{cell.fold and f', fold {cell.fold}'}"
+            if choice.saved:
+                lines.append(f"{head}: {choice.saved}")
+            elif build_method(cell.spec).budget and not self.bench.work(cell).is_fitted:
+                lines.append(f"{head}: trained now ({choice.reason})")
+        return lines
 
 
 def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Progress) -> Layout:
@@ -120,7 +138,7 @@ def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Pr
     else:
         cohort = dataset.load(progress)
         split = make_split(cohort, config.data_seed)
-    reference = _reference_site(config, dataset, cohort)
+    reference = reference_site(config, dataset, cohort)
     identity["reference_site"] = reference
     folder.begin(identity)
     config = _extend(folder, config)
@@ -132,10 +150,13 @@ def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Pr
     for cell in reversed(cells):
         if cell.spec.name in ("identity", "shuffle", "oracle"):
             anchors.setdefault(cell.spec.name, {})[cell.fold] = cell
-    keys = Keys(config, data_id, reference, products, anchors)
+    choices = choose(cells, config, data_facts(config, dataset, split, reference))
+    weights = {key: choice.saved for key, choice in choices.items() if choice.saved}
+    ids = {key: saved.id for key, saved in weights.items()}
+    keys = Keys(config, data_id, reference, products, anchors, ids)
     metrics = {name: registry.load("metric", name) for name in config.metrics}
-    bench = Bench(folder, dataset, cohort, folds, keys, metrics, progress)
-    return Layout(bench, cells, identity, split)
+    bench = Bench(folder, dataset, cohort, folds, keys, metrics, progress, weights)
+    return Layout(bench, cells, identity, split, choices)
 
 
 def outline(config: RunConfig, out: Path, progress: Progress | None = None) -> pd.DataFrame:
@@ -144,7 +165,8 @@ def outline(config: RunConfig, out: Path, progress: Progress | None = None) -> p
     Returns
     -------
     DataFrame
-        One row a cell: label, seed, fold, whether it is fitted, and how many of its scores exist.
+        One row a cell: label, seed, fold, whether it is fitted, the weights it takes up, how many
+        of its scores exist.
     """
     folder = RunFolder(out)
     dataset = build_dataset(config)
@@ -159,6 +181,7 @@ def outline(config: RunConfig, out: Path, progress: Progress | None = None) -> p
                 "seed": cell.seed,
                 "fold": cell.fold,
                 "fitted": "yes" if work.is_fitted else "no",
+                "weights": str(layout.choices[cell.id].saved or ""),
                 "scores": f"{work.scores_done()} of {len(layout.bench.metrics)}",
                 "shown": "yes" if cell.shown else "no, an anchor",
             }
@@ -179,7 +202,8 @@ def _identity(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
     return identity
 
 
-def _reference_site(config: RunConfig, dataset: Dataset, cohort: Cohort) -> str:
+def reference_site(config: RunConfig, dataset: Dataset, cohort: Cohort) -> str:
+    """Return the site asked for, else the data set's own, else the one with most subjects."""
     site = config.reference_site or dataset.reference_site
     if site is None:
         subjects = cohort.participants.drop_duplicates(["participant_id", "site"])
@@ -207,6 +231,7 @@ def _extend(folder: RunFolder, config: RunConfig) -> RunConfig:
             "metrics": tuple(dict.fromkeys(held.metrics + config.metrics)),
             "seeds": max(held.seeds, config.seeds),
             "inception": config.inception or held.inception,
+            "weights": held.weights | config.weights,
         }
     )
 

@@ -6,30 +6,32 @@ Every stage looks for its finished result first, so a killed run goes on where i
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harmbench import plan
+from harmbench import plan, records
 from harmbench.cohort import Cohort
 from harmbench.config import build_method
-from harmbench.data.splits import Fold, validation_keys
+from harmbench.data.splits import Fold
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
-from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer
-from harmbench.metric import Metric, MetricInputs, MetricResult
-from harmbench.plan import Cell, Keys
+from harmbench.fitting import fit, settings, wrong
+from harmbench.method import OWN_SITE, ApplyContext, Harmonizer
+from harmbench.metric import Metric, MetricInputs
+from harmbench.plan import Cell, CellId, Keys
 from harmbench.product import Product, ProductUnavailable
 from harmbench.progress import Progress
 from harmbench.protocol import placebo
 from harmbench.seeding import rng_from
+from harmbench.shipped import Saved, trained_here
 from harmbench.store import RunFolder, Stage, read_arrays, write_arrays, write_atomic
+from harmbench.worklog import timed, work_log
 
 TRUTH_DRAWS: dict[str, dict[str, Any]] = {
     "truth.test": {"draw": 0},
@@ -61,6 +63,8 @@ class Bench:
         By registry name.
     progress : Progress
         Where long work reports.
+    weights : dict of cell id to Saved
+        Saved weights to take up instead of a fit.
     """
 
     folder: RunFolder
@@ -70,14 +74,14 @@ class Bench:
     keys: Keys
     metrics: dict[str, Metric]
     progress: Progress = field(default_factory=Progress)
-    _works: dict[tuple[str, int, str], CellWork] = field(default_factory=dict)
+    weights: Mapping[CellId, Saved] = field(default_factory=dict)
+    _works: dict[CellId, CellWork] = field(default_factory=dict)
 
     def work(self, cell: Cell) -> CellWork:
         """Return the one worker of a cell."""
-        key = (cell.spec.title, cell.seed, cell.fold)
-        if key not in self._works:
-            self._works[key] = CellWork(self, cell)
-        return self._works[key]
+        if cell.id not in self._works:
+            self._works[cell.id] = CellWork(self, cell)
+        return self._works[cell.id]
 
     def raw(self, fold: str, part: str) -> Cohort:
         """Return the raw rows of one part of a fold."""
@@ -107,24 +111,14 @@ class CellWork:
     @cached_property
     def log(self) -> logging.Logger:
         """The cell's log, kept in its folder."""
-        log = logging.getLogger("harmbench.cells." + str(self.cell.folder).replace(".", "_"))
-        if not log.handlers:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            log.addHandler(handler)
-        return log
+        name = "harmbench.cells." + str(self.cell.folder).replace(".", "_")
+        return work_log(self.folder, name)
 
-    def _settings(self, reads: frozenset[str], purpose: str) -> dict[str, Any]:
-        config = self.bench.keys.config
-        return {
-            "seed": self.cell.seed,
-            "device": config.device,
-            "threads": config.threads,
-            "progress": self.bench.progress,
-            "log": self.log.getChild(purpose),
-            "truth": self.bench.dataset.truth if "truth" in reads else None,
-        }
+    def _told(self, reads: frozenset[str], purpose: str) -> dict[str, Any]:
+        bench = self.bench
+        log = self.log.getChild(purpose)
+        config = bench.keys.config
+        return settings(config, bench.dataset, reads, self.cell.seed, bench.progress, log)
 
     @cached_property
     def skip(self) -> str | None:
@@ -138,21 +132,28 @@ class CellWork:
 
     def _fit(self) -> Harmonizer:
         method = build_method(self.cell.spec)
-        stage = Stage(self.folder, "fit", self.bench.keys.fit(self.cell))
+        stage = self.fit_stage
         if stage.mark is None:
-            info = method.info
-            cohort = self.bench.raw(self.cell.fold, "fit")
-            context = FitContext(
-                **self._settings(info.fit_sees, "fit"),
-                reference_site=self.bench.keys.reference_site,
-                validation=validation_keys(cohort, self.cell.seed),
-                checkpoints=self.folder / f"checkpoints-{stage.key[:8]}",
-            )
+            saved = self.bench.weights.get(self.cell.id)
             with self._timed("fit") as seconds:
-                method.fit(cohort.only(info.fit_sees - {"truth"}), context)
+                if saved:
+                    method = saved.load(method)
+                else:
+                    self._train(method, stage)
             stage.write_folder(method.save)
-            stage.complete(stage="fit", seconds=seconds())
+            origin = saved.facts if saved else trained_here(method)
+            name = "load weights" if saved else "fit"
+            stage.complete(stage=name, seconds=seconds(), weights=origin)
         return type(method).load(stage.stem)
+
+    def _train(self, method: Harmonizer, stage: Stage) -> None:
+        fit(
+            method,
+            self.bench.raw(self.cell.fold, "fit"),
+            self.bench.keys.reference_site,
+            self.folder / f"checkpoints-{stage.key[:8]}",
+            self._told(method.info.fit_sees, "fit"),
+        )
 
     def _rows(self, name: str) -> Cohort:
         """Return the raw rows behind an image product; a placebo's say what the method is told."""
@@ -169,16 +170,11 @@ class CellWork:
         images = method.harmonize(
             cohort.only(info.harmonize_sees - {"truth"}),
             OWN_SITE if name == "own_site.test" else None,
-            context=ApplyContext(**self._settings(info.harmonize_sees, "harmonize")),
+            context=ApplyContext(**self._told(info.harmonize_sees, "harmonize")),
         )
         images = np.asarray(images, dtype=np.float32)
-        if images.shape != cohort.images.shape:
-            raise StageFailedError(
-                f"returned images of shape {images.shape} for {cohort.images.shape}"
-            )
-        bad = int((~np.isfinite(images)).any(axis=tuple(range(1, images.ndim))).sum())
-        if bad:
-            raise StageFailedError(f"returned NaN or infinite values in {bad} of {len(images)}")
+        if reason := wrong(images, cohort.images.shape):
+            raise StageFailedError(reason)
         return images
 
     # -- products -------------------------------------------------------------------------------
@@ -302,12 +298,17 @@ class CellWork:
         except Exception as error:
             self.log.exception("metric %s failed", metric.info.name)
             return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        return self._keep(result, stage, seconds())
+        return records.keep(result, stage, seconds())
+
+    @property
+    def fit_stage(self) -> Stage:
+        """The stage of the fitted method."""
+        return Stage(self.folder, "fit", self.bench.keys.fit(self.cell))
 
     @property
     def is_fitted(self) -> bool:
         """Whether the fit is there already."""
-        return Stage(self.folder, "fit", self.bench.keys.fit(self.cell)).mark is not None
+        return self.fit_stage.mark is not None
 
     def scores_done(self) -> int:
         """Return how many of the run's metrics are there already."""
@@ -329,33 +330,6 @@ class CellWork:
         reasons = (self.unavailable(name) for name in metric.info.needs)
         return next((reason for reason in reasons if reason), None)
 
-    def _keep(self, result: MetricResult, stage: Stage, seconds: float) -> dict[str, Any]:
-        arrays = dict(result.arrays)
-        if result.replicates is not None:
-            arrays["replicates"] = result.replicates
-        if arrays:
-            write_arrays(stage.file(".npz"), arrays)
-        if result.per_scan is not None:
-            table = result.per_scan
-            write_atomic(stage.file(".csv"), lambda path: table.to_csv(path, index=False))
-        status, overall = "ok", result.overall
-        if overall is None:
-            status = "skipped"
-        elif not np.isfinite(overall.value):
-            status, overall = "failed", None
-            result = MetricResult(reason="the metric returned a value that is not finite")
-        return stage.complete(
-            stage=stage.stem.name.rpartition("-")[0],
-            seconds=seconds,
-            status=status,
-            reason=result.reason,
-            note=result.note,
-            overall=asdict(overall) if overall else None,
-            groups={site: asdict(e) for site, e in result.groups.items()},
-            target=result.target,
-            floors=dict(result.floors),
-        )
-
     # -- shared ---------------------------------------------------------------------------------
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
@@ -375,12 +349,5 @@ class CellWork:
             self._failures[name] = f"{name}: {type(error).__name__}: {error}"
         raise StageFailedError(self._failures[name])
 
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[Callable[[], float]]:
-        from threadpoolctl import threadpool_limits
-
-        start = time.perf_counter()
-        self.log.info("%s: started", name)
-        with threadpool_limits(self.bench.keys.config.threads):
-            yield lambda: round(time.perf_counter() - start, 3)
-        self.log.info("%s: done in %.1f s", name, time.perf_counter() - start)
+    def _timed(self, name: str) -> AbstractContextManager[Callable[[], float]]:
+        return timed(self.log, name, self.bench.keys.config.threads)

@@ -32,6 +32,7 @@ class Study(BaseModel):
     device: str | None = None
     probe: dict[str, Any] | None = None
     inception: Path | None = None
+    weights: tuple[str, ...] | None = None
 
 
 def read_study(path: Path) -> dict[str, Any]:
@@ -82,6 +83,7 @@ def _from_run(path: Path, content: Any) -> dict[str, Any]:
         "data_options": data,
         "methods": run.methods,
         "controls": run.controls or ("none",),
+        "weights": tuple(f"{title}={wish}" for title, wish in run.weights.items()),
         "inception": Path(run.inception) if run.inception not in (None, "never") else None,
     }
     same = ("preset", "protocol", "metrics", "seeds", "data_seed", "reference_site", "threads")

@@ -216,6 +216,9 @@ def command(results: Results) -> str:
         parts.append("--methods " + " ".join(_base(spec["name"]) for spec in run["methods"]))
     parts.append(f"--data {_base(path) if path else _base(run['data']['name'])}")
     parts.append("--controls " + (" ".join(run["controls"]) or "none"))
+    wishes = sorted(run.get("weights", {}).items())
+    if wishes:
+        parts.append("--weights " + " ".join(f"{_base(k)}={_base(v)}" for k, v in wishes))
     parts += [f"--preset {run['preset']}", "--metrics " + " ".join(map(_base, run["metrics"]))]
     parts.append(f"--reference-site {identity.get('reference_site', '')}")
     parts += [f"--seeds {run['seeds']}", f"--data-seed {run['data_seed']}"]

@@ -17,6 +17,18 @@ from harmbench.cli.data_options import (
     SliceZ,
     data_options,
 )
+from harmbench.cli.options import (
+    Config,
+    Data,
+    DataSeed,
+    Debug,
+    Device,
+    Preset,
+    Quiet,
+    ReferenceSite,
+    Seeds,
+    Threads,
+)
 from harmbench.cli.variadic import VariadicCommand
 
 app = typer.Typer(
@@ -40,22 +52,8 @@ def run(
             metavar="NAME...",
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="A data set's name (see `harmbench datasets`), a BIDS folder, or an .npz file. "
-            "Default: phantom.",
-            metavar="NAME|FOLDER|FILE",
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="Study file (TOML) with any of these settings, variants of methods among them, or "
-            "an earlier run's config.json; flags win over it.",
-            metavar="FILE",
-        ),
-    ] = None,
+    data: Data = None,
+    config: Config = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -64,14 +62,7 @@ def run(
             metavar="FOLDER",
         ),
     ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="Sizes and budgets: smoke (a minute), standard, paper (for a GPU). "
-            "Default: standard.",
-            metavar="smoke|standard|paper",
-        ),
-    ] = None,
+    preset: Preset = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -95,25 +86,19 @@ def run(
             metavar="all|none|NAME...",
         ),
     ] = None,
-    reference_site: Annotated[
-        str | None,
+    reference_site: ReferenceSite = None,
+    seeds: Seeds = None,
+    data_seed: DataSeed = None,
+    threads: Threads = None,
+    device: Device = None,
+    weights: Annotated[
+        Names | None,
         typer.Option(
-            help="Site to harmonize to. Default: the data set's own, else the site with most "
-            "subjects.",
-            metavar="SITE",
+            help="Weights instead of training: auto takes up those shipped with a method where "
+            "parameters, data, split, reference site and seed are the same; none trains; "
+            "METHOD=FOLDER takes what `harmbench train` has saved there. Default: auto.",
+            metavar="auto|none|METHOD=FOLDER...",
         ),
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many method seeds. Default: 1.")
-    ] = None,
-    data_seed: Annotated[
-        int | None, typer.Option(min=0, help="Another split, and of the phantom another cohort.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where to train, such as cpu or cuda. Default: cpu.")
     ] = None,
     inception_weights: Annotated[
         Path | None,
@@ -132,8 +117,8 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and what is done already.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Judge methods on one protocol: fit, harmonize, score, and write a report.
 
@@ -155,6 +140,7 @@ def run(
         "threads": threads,
         "device": device,
         "inception": inception_weights,
+        "weights": weights,
         "data_options": data_options(
             site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
         ),
@@ -162,10 +148,74 @@ def run(
     raise typer.Exit(run_and_report(flags, config, out, quiet=quiet, dry_run=dry_run))
 
 
+@app.command(cls=VariadicCommand)
+def train(
+    methods: Annotated[
+        Names | None,
+        typer.Option(
+            help="Methods to train, separated by spaces: names from `harmbench methods`, or "
+            "file.py:Class.",
+            metavar="NAME...",
+        ),
+    ] = None,
+    data: Data = None,
+    config: Config = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the weights, one folder a method in it. "
+            "Default: weights/<data>-<preset>.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    preset: Preset = None,
+    reference_site: ReferenceSite = None,
+    seeds: Seeds = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Only this method seed, instead of --seeds.")
+    ] = None,
+    data_seed: DataSeed = None,
+    threads: Threads = None,
+    device: Device = None,
+    site_column: SiteColumn = None,
+    age_column: AgeColumn = None,
+    sex_column: SexColumn = None,
+    sex_codes: SexCodes = None,
+    slices: Slices = None,
+    slice_z: SliceZ = None,
+    skip_bad: SkipBad = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train methods as `run` would, and save their weights for `run --weights METHOD=FOLDER`.
+
+    Each method's folder gets the weights, a card that says what they were made from, and a page
+    for readers. A training that was stopped goes on with the same command; a finished one is never
+    overwritten.
+    """
+    from harmbench.cli.train import train_and_tell
+
+    flags = {
+        "methods": methods,
+        "data": data,
+        "preset": preset,
+        "reference_site": reference_site,
+        "seeds": seeds,
+        "seed": seed,
+        "data_seed": data_seed,
+        "threads": threads,
+        "device": device,
+        "data_options": data_options(
+            site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
+        ),
+    }
+    raise typer.Exit(train_and_tell(flags, config, out, quiet=quiet))
+
+
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Make the tables, figures and report of a run again, without computing anything."""
     import reports
@@ -175,7 +225,12 @@ def report(
 
 @app.command()
 def check(
-    data: Annotated[str, typer.Argument(help="A BIDS folder, an .npz file, or a data set's name.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A BIDS folder, a table (.csv, .tsv), an .npz file, or a data set's name."
+        ),
+    ],
     html: Annotated[
         Path | None,
         typer.Option(help="Also write a page with thumbnails of every site.", metavar="FILE"),
@@ -190,8 +245,8 @@ def check(
     slices: Slices = None,
     slice_z: SliceZ = None,
     skip_bad: SkipBad = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Describe data before a run: every problem at once, sites, confounding, images.
 
@@ -229,7 +284,7 @@ def phantom(
     dev: Annotated[
         bool, typer.Option("--dev", help="Other scanners and subjects, for development.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Write the embedded phantom as a BIDS data set: NIfTI slices and participants.tsv."""
     from harmbench.cli.phantom import write_phantom
@@ -255,7 +310,7 @@ def phantom(
 @app.command()
 def check_method(
     name: Annotated[str, typer.Argument(help="A method's name, or file.py:Class.")],
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Run the contract suite on a method: shapes, determinism, order, round trip, columns, ...
 
@@ -269,7 +324,7 @@ def check_method(
 @app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """List the methods and controls, or show one."""
     from harmbench.cli.listing import show
@@ -280,7 +335,7 @@ def methods(
 @app.command()
 def metrics(
     name: Annotated[str | None, typer.Argument(help="One metric, in full.")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """List the metrics, or show one."""
     from harmbench.cli.listing import show
@@ -291,7 +346,7 @@ def metrics(
 @app.command()
 def datasets(
     name: Annotated[str | None, typer.Argument(help="One data set, in full.")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """List the data sets, or show one."""
     from harmbench.cli.listing import show

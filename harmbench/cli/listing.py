@@ -12,6 +12,7 @@ from harmbench import registry
 from harmbench.dataset import Dataset
 from harmbench.method import Harmonizer
 from harmbench.metric import Metric
+from harmbench.shipped import shipped_with
 
 
 def show(kind: registry.Kind, name: str | None) -> str:
@@ -22,7 +23,8 @@ def show(kind: registry.Kind, name: str | None) -> str:
     rows = []
     for known in registry.names(kind):
         facts = _facts(registry.load(kind, known))
-        rows.append((known, facts["label"], facts["summary"]))
+        ships = f"\nWeights: {facts['weights']}." if facts.get("weights") else ""
+        rows.append((known, facts["label"], facts["summary"] + ships))
     return tabulate(rows, headers=("name", "label", "what it is"), maxcolwidths=[None, 32, 70])
 
 
@@ -36,6 +38,11 @@ def _facts(plugin: Any) -> dict[str, Any]:
     instance: Harmonizer | Dataset = plugin(**dict.fromkeys(required, "FOLDER"))
     facts = asdict(instance.info)
     facts["parameters"] = ", ".join(p.name + _default(p) for p in named)
+    if isinstance(instance, Harmonizer):
+        facts["weights"] = ", ".join(
+            f"{saved.name} (seed {saved.card.seed}, {saved.card.images:,} images)"
+            for saved in shipped_with(instance)
+        )
     return facts
 
 

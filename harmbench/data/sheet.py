@@ -128,7 +128,7 @@ def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None =
         confounding=confounding(table),
         contrast=eta_squared(images["Intensity"], images["site"]),
         split=split,
-        thumbnails=_thumbnails(cohort),
+        thumbnails={} if cohort.space == "table" else _thumbnails(cohort),
     )
 
 
@@ -141,7 +141,9 @@ def _facts(cohort: Cohort, split: Split | None) -> list[tuple[str, str]]:
     return [
         ("Subjects", str(people)),
         ("Scans", str(len(table.drop_duplicates(["participant_id", "site", "session_id"])))),
-        ("Images", f"{len(table)} of {' x '.join(map(str, cohort.shape))} pixels"),
+        ("Rows", f"{len(table)} of {cohort.shape[0]} features")
+        if cohort.space == "table"
+        else ("Images", f"{len(table)} of {' x '.join(map(str, cohort.shape))} pixels"),
         ("Sites", str(len(cohort.sites))),
         ("Scanned at several sites", str(len(at_sites) - people)),
         ("Images by part", ", ".join(f"{p} {counts[p]}" for p in parts) or "no split"),
@@ -178,7 +180,7 @@ def image_statistics(cohort: Cohort) -> pd.DataFrame:
     DataFrame
         ``site``; ``Intensity``: mean in the foreground; ``Contrast``: standard deviation there,
         over the mean; ``Sharpness``: mean gradient between neighboring foreground pixels, over the
-        mean; ``Foreground``: its share of the grid, in percent.
+        mean; ``Foreground``: its share of the grid, in percent. Of a table ``Intensity`` alone.
     """
     rows = []
     for image, mask in zip(cohort.images, cohort.mask, strict=True):
@@ -201,7 +203,8 @@ def image_statistics(cohort: Cohort) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     table.insert(0, "site", cohort.column("site").astype(str))
-    return table
+    # The other columns are of neighbors in space, which features of a table are not.
+    return table[["site", "Intensity"]] if cohort.space == "table" else table
 
 
 def _neighbors(side: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -1,0 +1,75 @@
+"""What a method is told, the same in `harmbench run` and `harmbench train`, and may return."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmbench.cohort import Cohort
+from harmbench.config import RunConfig
+from harmbench.data.splits import validation_keys
+from harmbench.dataset import Dataset
+from harmbench.method import FitContext, Harmonizer
+from harmbench.progress import Progress
+
+
+def settings(
+    config: RunConfig,
+    dataset: Dataset,
+    reads: frozenset[str],
+    seed: int,
+    progress: Progress,
+    log: logging.Logger,
+) -> dict[str, Any]:
+    """Return the fields of `harmbench.method.ApplyContext`; the truth only for who declares it."""
+    return {
+        "seed": seed,
+        "device": config.device,
+        "threads": config.threads,
+        "progress": progress,
+        "log": log,
+        "truth": dataset.truth if "truth" in reads else None,
+    }
+
+
+def fit(
+    method: Harmonizer,
+    cohort: Cohort,
+    reference_site: str,
+    checkpoints: Path,
+    told: dict[str, Any],
+) -> None:
+    """Fit a method on the fit part, of which it sees the columns it declares.
+
+    Parameters
+    ----------
+    method : Harmonizer
+        Changed in place.
+    cohort : Cohort
+        The fit part, all columns.
+    reference_site : str
+        Where to harmonize to.
+    checkpoints : Path
+        Where a training may keep its state.
+    told : dict
+        What `settings` returned.
+    """
+    context = FitContext(
+        **told,
+        reference_site=reference_site,
+        validation=validation_keys(cohort, told["seed"]),
+        checkpoints=checkpoints,
+    )
+    method.fit(cohort.only(method.info.fit_sees - {"truth"}), context)
+
+
+def wrong(images: NDArray[np.float32], shape: tuple[int, ...]) -> str | None:
+    """Return why these cannot be the harmonized images of a cohort of that shape, or None."""
+    if images.shape != shape:
+        return f"returned images of shape {images.shape} for {shape}"
+    bad = int((~np.isfinite(images)).any(axis=tuple(range(1, images.ndim))).sum())
+    return f"returned NaN or infinite values in {bad} of {len(images)}" if bad else None

@@ -1,0 +1,34 @@
+"""The log of one piece of work, kept in its folder, and its clock."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FILE = "log.txt"
+
+
+def work_log(folder: Path, name: str) -> logging.Logger:
+    """Return the logger called `name` (dots part levels), which appends to ``folder/log.txt``."""
+    log = logging.getLogger(name)
+    if not log.handlers:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / FILE, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+    return log
+
+
+@contextmanager
+def timed(log: logging.Logger, name: str, threads: int) -> Iterator[Callable[[], float]]:
+    """Log begin and end of a step and limit its threads; gives a function that tells seconds."""
+    from threadpoolctl import threadpool_limits
+
+    start = time.perf_counter()
+    log.info("%s: started", name)
+    with threadpool_limits(threads):
+        yield lambda: round(time.perf_counter() - start, 3)
+    log.info("%s: done in %.1f s", name, time.perf_counter() - start)
