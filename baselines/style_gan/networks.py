@@ -1,0 +1,254 @@
+"""Networks of the style-encoding GAN: generator, style encoder, mapping network, discriminator.
+
+The architecture of StarGAN v2 (Choi 2020, arXiv 1912.01865, section 2 and its appendix) with one
+domain, as Liu 2021 and Liu 2023 use it, written from the papers' description. Images are (n, 1,
+height, width) in [-1, 1]; sides are multiples of what `Sizes.multiple` says.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BOTTLENECK = 16
+"""Side of the generator's smallest feature map, as published, whatever the size of the image."""
+SMALLEST = 4
+"""Side of the last feature map of the style encoder and the discriminator, as published."""
+LATENT = 16
+"""Length of the mapping network's random input, as published."""
+WIDEST = 8
+"""Most channels of a layer, in units of the first layer's."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the networks' shapes depend on.
+
+    Attributes
+    ----------
+    side : int
+        The image's longer side, in pixels.
+    channels : int
+        Channels of the first layer; each halving of the map doubles them, up to `WIDEST` times.
+    style : int
+        Length of a style code.
+    fold : int
+        Side of the blocks of pixels that the first layer folds into channels; 1 for none, as
+        published; 2 makes everything four times faster.
+    """
+
+    side: int
+    channels: int
+    style: int
+    fold: int
+
+    def halvings(self, smallest: int) -> int:
+        """Return how often a folded map is halved until its side is about `smallest`."""
+        return max(1, round(math.log2(self.side / self.fold / smallest)))
+
+    @property
+    def multiple(self) -> int:
+        """Number of pixels that both sides of an image must be a multiple of."""
+        return self.fold * 2 ** self.halvings(SMALLEST)
+
+    def widths(self, halvings: int) -> list[int]:
+        """Return the channels before and after each of so many halvings."""
+        return [self.channels * min(2**level, WIDEST) for level in range(halvings + 1)]
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalization with a learned scale and shift; takes and ignores a style."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, style: Tensor | None) -> Tensor:
+        """Normalize each map of each image."""
+        return F.instance_norm(x, weight=self.weight, bias=self.bias)
+
+
+class AdaIN(nn.Module):
+    """Instance normalization whose scale and shift come from the style code (Huang 2017)."""
+
+    def __init__(self, channels: int, style: int) -> None:
+        super().__init__()
+        self.affine = nn.Linear(style, 2 * channels)
+
+    def forward(self, x: Tensor, style: Tensor | None) -> Tensor:
+        """Normalize x (n, channels, h, w) and give it the style (n, length)."""
+        scale, shift = self.affine(style)[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(shift, F.instance_norm(x), 1 + scale)
+
+
+class Residual(nn.Module):
+    """A pre-activation residual block; it changes the size of the map between its convolutions.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels.
+    norms : pair of Module or None
+        What normalizes before the two activations, called with the map and the style.
+    scale : {0.5, 1, 2}
+        Factor on the sides of the map: average pooling or repetition of pixels.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        norms: tuple[nn.Module, nn.Module] | None = None,
+        scale: float = 1,
+    ) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(norms or ())
+        self.scale = scale
+        self.first = nn.Conv2d(inputs, inputs, 3, padding=1)
+        self.second = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.skip = (
+            nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
+        )
+
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        """Map (n, inputs, h, w) to (n, outputs, scale * h, scale * w)."""
+        # Dividing by the root of 2 keeps the variance of a sum of two.
+        return (self._skip(x) + self._rest(x, style)) / math.sqrt(2)
+
+    def _skip(self, x: Tensor) -> Tensor:
+        # A 1 x 1 convolution commutes with both resamplings; it is done where the map is small.
+        if self.scale < 1:
+            return self.skip(F.avg_pool2d(x, 2))
+        x = self.skip(x)
+        return F.interpolate(x, scale_factor=2) if self.scale > 1 else x
+
+    def _rest(self, x: Tensor, style: Tensor | None) -> Tensor:
+        x = self._activate(0, x, style)
+        if self.scale > 1:
+            x = F.interpolate(x, scale_factor=2)
+        x = self.first(x)
+        if self.scale < 1:
+            x = F.avg_pool2d(x, 2)
+        return self.second(self._activate(1, x, style))
+
+    def _activate(self, which: int, x: Tensor, style: Tensor | None) -> Tensor:
+        if self.norms:
+            x = self.norms[which](x, style)
+        return F.leaky_relu(x, 0.2)
+
+
+class Generator(nn.Module):
+    """Content through instance-normalized blocks, then a style through adaptive ones."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        widths = sizes.widths(sizes.halvings(BOTTLENECK))
+        last, pairs = widths[-1], list(pairwise(widths))
+
+        def plain(a: int, b: int, scale: float = 1) -> Residual:
+            return Residual(a, b, (InstanceNorm(a), InstanceNorm(a)), scale)
+
+        def styled(a: int, b: int, scale: float = 1) -> Residual:
+            return Residual(a, b, (AdaIN(a, sizes.style), AdaIN(a, sizes.style)), scale)
+
+        self.fold = sizes.fold
+        self.stem = nn.Conv2d(sizes.fold**2, widths[0], 3, padding=1)
+        self.content = nn.Sequential(
+            *[plain(a, b, 0.5) for a, b in pairs], plain(last, last), plain(last, last)
+        )
+        self.restyle = nn.ModuleList(
+            [styled(last, last), styled(last, last), *[styled(b, a, 2) for a, b in pairs[::-1]]]
+        )
+        self.norm = InstanceNorm(widths[0])
+        self.head = nn.Conv2d(widths[0], sizes.fold**2, 3, padding=1)
+
+    def forward(self, images: Tensor, style: Tensor) -> Tensor:
+        """Return the images (n, 1, h, w) in the given styles (n, length)."""
+        x = self.content(self.stem(F.pixel_unshuffle(images, self.fold)))
+        for block in self.restyle:
+            x = block(x, style)
+        return F.pixel_shuffle(self.head(F.leaky_relu(self.norm(x, None), 0.2)), self.fold)
+
+
+class Encoder(nn.Sequential):
+    """From images (n, 1, h, w) to vectors (n, outputs), without normalization.
+
+    The style encoder, and with one output the discriminator.
+
+    Parameters
+    ----------
+    sizes : Sizes
+        Of the images.
+    outputs : int
+        Length of the vector.
+    """
+
+    def __init__(self, sizes: Sizes, outputs: int) -> None:
+        widths = sizes.widths(sizes.halvings(SMALLEST))
+        blocks = [Residual(a, b, scale=0.5) for a, b in pairwise(widths)]
+        super().__init__(
+            nn.PixelUnshuffle(sizes.fold),
+            nn.Conv2d(sizes.fold**2, widths[0], 3, padding=1),
+            *blocks,
+            nn.LeakyReLU(0.2),
+            nn.AdaptiveAvgPool2d(SMALLEST),
+            nn.Conv2d(widths[-1], widths[-1], SMALLEST),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            nn.Linear(widths[-1], outputs),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the vectors in full precision, whatever the layers' is."""
+        return super().forward(images).float()
+
+
+class Mapping(nn.Sequential):
+    """From random numbers (n, `LATENT`) to style codes (n, length)."""
+
+    def __init__(self, style: int) -> None:
+        hidden = 8 * style
+        layers: list[nn.Module] = [nn.Linear(LATENT, hidden), nn.ReLU()]
+        for _ in range(6):
+            layers += [nn.Linear(hidden, hidden), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(hidden, style))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Return the codes in full precision, whatever the layers' is."""
+        return super().forward(latents).float()
+
+
+class Networks(nn.Module):
+    """All four, as one model to be trained.
+
+    Parameters
+    ----------
+    sizes : Sizes
+        Of the images and of the networks.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.generator = Generator(sizes)
+        self.style = Encoder(sizes, sizes.style)
+        self.mapping = Mapping(sizes.style)
+        self.discriminator = Encoder(sizes, 1)
+        self.apply(_initialize)
+
+    def render(self, images: Tensor, style: Tensor, mask: Tensor) -> Tensor:
+        """Return the images in the given styles; outside the mask they stay as they are."""
+        return torch.where(mask, self.generator(images, style), images)
+
+
+def _initialize(module: nn.Module) -> None:
+    """He's initial weights, as published (no biases)."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
