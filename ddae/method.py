@@ -131,9 +131,9 @@ class DDAE(Harmonizer):
         untold: float = 0.0,
         blind: bool = False,
         sampler: Sampler = "multistep",
-        steps: int = 20,
+        steps: int = 12,
         depth: float = 1.0,
-        spacing: float = 1.5,
+        spacing: float = 2.0,
         code: Code = "inverted",
     ) -> None:
         self.channels, self.multipliers = channels, tuple(multipliers)
