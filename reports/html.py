@@ -9,6 +9,8 @@ from typing import Any
 
 from harmbench.store import write_text
 from reports import sheet
+from reports.claim_tables import LEGEND, claim_frame, claim_section, write_claim_table
+from reports.claims import judge_claims
 from reports.figures import Saved, write_figures
 from reports.results import Results, read_results
 from reports.score_tables import score_frame, score_note, write_score_tables
@@ -32,6 +34,7 @@ def write_report(folder: Path) -> Path:
     results = read_results(folder)
     write_tables(results, folder / "tables")
     write_score_tables(results, score_run(results), folder / "tables")
+    write_claim_table(results, judge_claims(results), folder / "tables")
     figures, left_out = write_figures(results, folder / "figures")
     content = page_content(results) | {"left_out": left_out}
     write_text(folder / "report.md", render_markdown(content, figures))
@@ -47,6 +50,8 @@ def page_content(results: Results) -> dict[str, Any]:
         "title": f"Harmonization benchmark: {results.config['dataset']['label']}",
         "lead": sheet.lead(results),
         "sheet": sheet.data_sheet(results),
+        "claims": claim_section(results, judge_claims(results)),
+        "claim_legend": LEGEND,
         "scores": score_frame(scores),
         "score_note": score_note(scores),
         "table": results_table(results),
@@ -97,7 +102,8 @@ def render_markdown(content: dict[str, Any], figures: list[Saved]) -> str:
         "text": markdown_text, "table": markdown, "doi_url": doi_url
     }  # fmt: skip
     template = environment.get_template("report.md.j2")
-    return template.render(content | {"figures": figures, "band_frame": band_frame}) + "\n"
+    frames = {"band_frame": band_frame, "claim_frame": claim_frame}
+    return template.render(content | frames | {"figures": figures}) + "\n"
 
 
 def _inline(figure: Saved) -> dict[str, Any]:

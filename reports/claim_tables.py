@@ -1,0 +1,229 @@
+"""The claims as tables: one CSV, and what both pages say of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.claim import Claim, Measured, method_names
+from reports.claims import CONTENDERS, PAPER
+from reports.results import Results
+from reports.tables import NONE, decimals, number, write_table
+
+TITLES = {"The paper's claims": ("paper", "check"), "Beyond the paper: the suite's own": ("suite",)}
+SETTLED = ("held", "not held", "inconclusive")
+SIGNS = {"held": "✓", "not held": "✗", "inconclusive": "?", "not tested": "–", "reported": "i"}
+LEGEND = (
+    "Held: the whole 95 % interval is on the claim's side; not held: the whole of it is on the "
+    "other; inconclusive: neither. FID and FD are compared by whole intervals, which are not "
+    "paired, all else by paired differences on common resamples."
+)
+CHECK = "a check, not the paper's"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One claim as texts.
+
+    Attributes
+    ----------
+    method, text, remark, metric, label : str
+        Whose claim, what is claimed, whether it is a check of ours, the metric's name and label.
+    own : str
+        The method's value with its interval, or a dash.
+    others : list of str
+        The same of those it is compared with, each after its label.
+    verdict, sign, reason : str
+        The words, a sign that stands for them, and one sentence or two.
+    """
+
+    method: str
+    text: str
+    remark: str
+    metric: str
+    label: str
+    own: str
+    others: list[str]
+    verdict: str
+    sign: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """The claims of one origin: lines by method."""
+
+    title: str
+    methods: dict[str, list[Line]]
+
+    @property
+    def lines(self) -> list[Line]:
+        """All lines."""
+        return [line for lines in self.methods.values() for line in lines]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the pages say of the claims: sentences, then blocks."""
+
+    doi: str
+    summary: list[str]
+    notes: list[str]
+    blocks: list[Block]
+
+
+def claim_section(results: Results, claims: Sequence[Claim]) -> Section | None:
+    """Lay out the claims, of several seeds the lowest; None where there is no claim."""
+    if not claims:
+        return None
+    seeds: dict[str, list[int]] = {}
+    for claim in claims:
+        seeds.setdefault(claim.row.label, []).append(claim.row.seed)
+    shown = [claim for claim in claims if claim.row.seed == min(seeds[claim.row.label])]
+    blocks = []
+    for title, sources in TITLES.items():
+        lines: dict[str, list[Line]] = {}
+        for claim in shown:
+            if claim.source in sources:
+                line = _line(results, claim, _agreement(claim, claims))
+                lines.setdefault(claim.row.label, []).append(line)
+        blocks.append(Block(title, lines))
+    return Section(PAPER, _summary(shown), _notes(results, seeds), blocks)
+
+
+def claim_table(claims: Sequence[Claim]) -> pd.DataFrame:
+    """Return one row a claim, method and seed, with all numbers in full precision.
+
+    Returns
+    -------
+    DataFrame
+        ``value`` is the method's own; ``effect``, the difference from or the share that
+        ``effect_of`` names, is what was judged where the value itself was not.
+    """
+    none = Measured("", np.nan, np.nan, np.nan)
+    records = []
+    for claim in claims:
+        own, effect = claim.own or none, claim.effect or none
+        records.append(
+            {
+                "source": claim.source,
+                "claim": claim.text,
+                "label": claim.row.label,
+                "seed": claim.row.seed,
+                "metric": claim.metric,
+                "compared_with": "; ".join(other.label for other in claim.others),
+                "value": own.value,
+                "low": own.low,
+                "high": own.high,
+                "other_values": "; ".join(f"{other.value!r}" for other in claim.others),
+                "effect_of": effect.label,
+                "effect": effect.value,
+                "effect_low": effect.low,
+                "effect_high": effect.high,
+                "verdict": claim.verdict,
+                "reason": claim.reason,
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def claim_frame(block: Block) -> pd.DataFrame:
+    """Return a block as a table of texts."""
+    return pd.DataFrame(
+        {
+            "Claim": [f"{x.text} ({x.remark})" if x.remark else x.text for x in block.lines],
+            "Method": [x.method for x in block.lines],
+            "Metric": [x.label for x in block.lines],
+            "Value": [x.own for x in block.lines],
+            "Compared with": ["; ".join(x.others) or NONE for x in block.lines],
+            "Verdict": [x.verdict for x in block.lines],
+            "Reason": [x.reason for x in block.lines],
+        }
+    )
+
+
+def write_claim_table(results: Results, claims: Sequence[Claim], folder: Path) -> None:
+    """Write ``claims`` as CSV, Markdown and LaTeX, where there are any."""
+    section = claim_section(results, claims)
+    if section is None:
+        return
+    parts = [(block.title, claim_frame(block)) for block in section.blocks]
+    notes = [*section.summary, LEGEND, *section.notes]
+    write_table(folder, "claims", claim_table(claims), parts, notes)
+
+
+def _line(results: Results, claim: Claim, agreement: str) -> Line:
+    every = [claim.own, *claim.others] if claim.own else [*claim.others]
+    digits = decimals([size for each in every for size in (each.value, each.high - each.value)])
+    declared: dict[str, Any] = results.metric(claim.metric) or {}
+    return Line(
+        method=claim.row.label,
+        text=claim.text,
+        remark=CHECK if claim.source == "check" else "",
+        metric=claim.metric if declared else "",
+        label=str(declared.get("label", claim.metric)),
+        own=_text(claim.own, digits) if claim.own else NONE,
+        others=[f"{other.label} {_text(other, digits)}" for other in claim.others],
+        verdict=claim.verdict,
+        sign=SIGNS[claim.verdict],
+        reason=" ".join(filter(None, (_sentence(claim.reason), agreement))),
+    )
+
+
+def _text(measured: Measured, digits: int) -> str:
+    low, high = number(measured.low, digits), number(measured.high, digits)
+    ends = "" if NONE in (low, high) else f" [{low}, {high}]"
+    return number(measured.value, digits) + ends
+
+
+def _sentence(text: str) -> str:
+    return text if not text or text.endswith(".") else f"{text[0].upper()}{text[1:]}."
+
+
+def _agreement(claim: Claim, claims: Sequence[Claim]) -> str:
+    """Say at how many of a method's seeds the verdict is the same."""
+    alike = [
+        c
+        for c in claims
+        if (c.row.label, c.text, c.metric) == (claim.row.label, claim.text, claim.metric)
+        and {o.label for o in c.others} == {o.label for o in claim.others}
+    ]
+    n = len({c.row.seed for c in claims if c.row.label == claim.row.label})
+    if n == 1 or claim.verdict not in SETTLED:
+        return ""
+    same = sum(c.verdict == claim.verdict for c in alike)
+    return f"The same at {same} of {n} seeds."
+
+
+def _summary(claims: Sequence[Claim]) -> list[str]:
+    """Return one sentence a method: how its claims of the paper's came out."""
+    found: dict[str, Counter[str]] = {}
+    for claim in claims:
+        if claim.source == "paper":
+            found.setdefault(claim.row.label, Counter())[claim.verdict] += 1
+    texts = []
+    for label, counts in found.items():
+        words = ", ".join(f"{counts[w]} {w}" for w in (*SETTLED, "not tested") if counts[w])
+        texts.append(f"{label}: of {counts.total()} readings of the paper's claims, {words}.")
+    return texts
+
+
+def _notes(results: Results, seeds: dict[str, list[int]]) -> list[str]:
+    there = set(method_names(results).values())
+    lacking = [name for name in CONTENDERS if name not in there]
+    notes = []
+    if lacking:
+        rest = [name for name in CONTENDERS if name in there]
+        notes.append(
+            f"Not in this run: {', '.join(lacking)}. Lowest and highest are meant among "
+            f"{', '.join(rest) or 'no other contender'} and the method itself."
+        )
+    if any(len(set(each)) > 1 for each in seeds.values()):
+        notes.append("Shown is the lowest seed of each method; tables/claims.csv holds all.")
+    return notes
