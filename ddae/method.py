@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,6 +17,7 @@ from ddae.networks import DDAENetwork, Merge, Shape
 from ddae.objective import Objective
 from ddae.operator import SiteOperator
 from ddae.rendering import Code, Renderer
+from ddae.selection import BestOnValidation
 from harmbench.ambient import seeded, threads
 from harmbench.cohort import Cohort
 from harmbench.errors import HarmbenchError
@@ -25,6 +27,9 @@ from harmbench.training import TrainConfig, rows_at, train
 from harmbench.weights import load_model, save_model
 
 COVARIATES = frozenset({"age", "sex"})
+VALIDATIONS = 20
+"""Looks at the validation rows in a training."""
+_QUIET = logging.getLogger("harmbench.ddae")
 
 
 class DDAE(Harmonizer):
@@ -68,6 +73,9 @@ class DDAE(Harmonizer):
         coefficients are polynomials of that degree, see `ddae.operator.SiteOperator`.
     balance : bool
         Weight the scans of the fit so that all sites have one distribution of age and sex.
+    validate : bool
+        Leave a tenth of the subjects out of the training and keep the weights with the lowest
+        error on them, see `ddae.selection`.
     untold : float
         Share of the training images of which age and sex are not told.
     blind : bool
@@ -110,7 +118,7 @@ class DDAE(Harmonizer):
         blocks: int = 1,
         patch: int = 2,
         attention: int = 8,
-        dropout: float = 0.0,
+        dropout: float = 0.1,
         known: int = 64,
         unknown: int = 64,
         merge: Merge = "separate",
@@ -119,7 +127,7 @@ class DDAE(Harmonizer):
         map_level: int = 1,
         prediction: Literal["noise", "velocity"] = "velocity",
         schedule: Schedule = "cosine",
-        images: int = 150_000,
+        images: int = 40_000,
         batch_size: int = 16,
         lr: float = 5e-4,
         ema: float = 0.999,
@@ -128,6 +136,7 @@ class DDAE(Harmonizer):
         scanners: float = 0.0,
         operator: int = 0,
         balance: bool = False,
+        validate: bool = True,
         untold: float = 0.0,
         blind: bool = False,
         sampler: Sampler = "multistep",
@@ -146,7 +155,7 @@ class DDAE(Harmonizer):
         self.precision = precision
         self.adversary, self.scanners = adversary, scanners
         self.operator, self.balance = operator, balance
-        self.untold, self.blind = untold, blind
+        self.validate, self.untold, self.blind = validate, untold, blind
         self.sampler, self.steps, self.code = sampler, steps, code
         self.depth, self.spacing = depth, spacing
         self._history: dict[str, NDArray[Any]] = {}
@@ -188,13 +197,13 @@ class DDAE(Harmonizer):
         self.reference_site = context.reference_site
         self.size = (int(cohort.shape[0]), int(cohort.shape[1]))
         self.labels = LabelCoding.learn(cohort)
-        rows = self._trained_on(cohort, context)
-        told = self.labels.tensors(rows, None, True, context.log)
-        self.sites_operator = self._operator(rows, told)
-        data = {"image": self.seen(rows, told), **told}
-        data["weight"] = torch.as_tensor(
-            self.labels.balance(rows) if self.balance else np.ones(len(rows)), dtype=torch.float32
+        rows, held = self._trained_on(cohort, context)
+        self.sites_operator = self._operator(rows)
+        data = self._batch(rows, self.balance)
+        objective = Objective(
+            self.prediction, self.schedule, self.adversary, self.scanners, self.untold
         )
+        judge = BestOnValidation(objective, self._batch(held, False), context.checkpoints)
         with seeded(seed_from("ddae", "weights", context.seed)):
             network = self._network()
 
@@ -205,9 +214,7 @@ class DDAE(Harmonizer):
         with threads(context.threads):
             trained = train(
                 network,
-                Objective(
-                    self.prediction, self.schedule, self.adversary, self.scanners, self.untold
-                ),
+                objective,
                 batches,
                 TrainConfig(
                     images=self.images,
@@ -224,24 +231,38 @@ class DDAE(Harmonizer):
                 progress=context.progress,
                 description=self.info.name,
                 checkpoints=context.checkpoints,
+                observe=judge if self.validate and len(held) else None,
+                observe_every=max(self.images // VALIDATIONS, 1),
             )
         best = trained.ema if isinstance(trained.ema, DDAENetwork) else network
         self.network = best.to("cpu").eval()
         self._history = dict(trained.curve)
+        if judge.errors:
+            judge.take(self.network)
+            self._history["validation"] = judge.curve(trained.curve["images"])
         return self
 
-    def _trained_on(self, cohort: Cohort, context: FitContext) -> Cohort:
-        """Leave out the rows without age or sex; nothing is selected on validation rows."""
+    def _batch(self, rows: Cohort, balance: bool) -> dict[str, Tensor]:
+        """Return rows as the objective takes them."""
+        told = self.labels.tensors(rows, None, True, _QUIET)
+        weight = self.labels.balance(rows) if balance else np.ones(len(rows))
+        weights = {"weight": torch.as_tensor(weight, dtype=torch.float32)}
+        return {"image": self.seen(rows, told), **told, **weights}
+
+    def _trained_on(self, cohort: Cohort, context: FitContext) -> tuple[Cohort, Cohort]:
+        """Return the rows to train on and those to validate on; rows without labels are in none."""
         ages = cohort.column("age").astype(float)
-        sexes = cohort.column("sex")
-        known = ~np.isnan(ages) & np.array([s in ("F", "M") for s in sexes], dtype=bool)
+        known = ~np.isnan(ages) & np.isin(cohort.column("sex").astype(str), ("F", "M"))
         if not known.all():
             context.log.info("%d scans without age or sex are left out", (~known).sum())
-        return cohort.subset(known)
+        held = set(context.validation) if self.validate else set()
+        aside = np.array([key in held for key in cohort.keys], dtype=bool)
+        return cohort.subset(known & ~aside), cohort.subset(known & aside)
 
-    def _operator(self, rows: Cohort, told: dict[str, Tensor]) -> SiteOperator:
+    def _operator(self, rows: Cohort) -> SiteOperator:
         if not self.operator:
             return SiteOperator.none(len(self.labels.sites), self.size)
+        told = self.labels.tensors(rows, None, True, _QUIET)
         age, sex = told["age"].numpy().astype(float), told["sex"].numpy().astype(float)
         return SiteOperator.learn(
             np.array(rows.images),
@@ -362,8 +383,10 @@ BLIND: dict[str, Any] = {
     "blind": True,
     "untold": 0.5,
     "balance": True,
+    "validate": False,
     "operator": 5,
     "code_map": 8,
+    "dropout": 0.0,
     "scanners": 1.0,
     "images": 100_000,
 }

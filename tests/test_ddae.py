@@ -249,3 +249,16 @@ def test_codes_are_one_row_an_image():
     assert found["latent"].shape == (40, 7)
     assert found["noise"].shape == (40, 1, 16, 16)
     assert found["map"].shape[:2] == (40, 3)
+
+
+def test_validation_rows_are_left_out_and_decide():
+    cohort = toy_cohort()
+    held = [key for i, key in enumerate(cohort.keys) if i % 6 == 0]
+    context = FitContext(reference_site=cohort.sites[0], seed=3, validation=held)
+    kept = DDAE(**TINY).fit(cohort, context)
+    assert np.isfinite(kept.history["validation"]).any()
+    assert len(kept.history["validation"]) == len(kept.history["images"])
+    rows, aside = kept._trained_on(cohort, context)
+    assert (len(rows), len(aside)) == (50, 10)
+    without = DDAE(**TINY, validate=False).fit(cohort, context)
+    assert "validation" not in without.history
