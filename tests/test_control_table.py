@@ -334,7 +334,8 @@ def check_pull(bench: Bench) -> None:
         name: bench.result(pull.population_pull, name).overall
         for name in ("oracle", "combat", "site-shift", "combat-nocov")
     }
-    assert pulled["oracle"].low < 0 < pulled["oracle"].high
+    # A rescan's noise is all it has; one interval in twenty leaves out a 0 that is there.
+    assert abs(pulled["oracle"].value) < 0.02
     for name in ("site-shift", "combat-nocov"):
         assert pulled[name].low > max(0.4, pulled["combat"].value, pulled["oracle"].high), name
     assert abs(pulled["combat"].value) < 0.3
