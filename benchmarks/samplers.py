@@ -72,6 +72,24 @@ def speed(method: DDAE, seconds: float = 5.0) -> float:
     return done / (time.perf_counter() - start)
 
 
+def draw(table: pd.DataFrame, out: Path) -> None:
+    grid = sns.relplot(
+        table, x="steps", y="value", hue="sampler", style="sampler", col="error", kind="line",
+        markers=True, palette="colorblind", height=3.4, aspect=1.2, facet_kws={"sharey": False},
+    )  # fmt: skip
+    grid.set(xscale="log", yscale="log")
+    grid.set_axis_labels("network evaluations each way", "mean absolute error in the mask")
+    grid.set_titles("{col_name}")
+    for axis in grid.axes.flat:
+        axis.minorticks_off()
+        axis.set_xticks(STEPS, [str(steps) for steps in STEPS])
+        low, high = axis.get_ylim()
+        ticks = [t for t in (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.06) if low < t < high]
+        axis.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    grid.savefig(out, dpi=150)
+    plt.close(grid.figure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
@@ -87,16 +105,7 @@ def main() -> None:
     print(f"images/s through one evaluation: {ours:.0f}; plain U-Net {theirs:.0f}", end="")
     print(f"; ratio {ours / theirs:.1f}")
     if arguments.out:
-        grid = sns.relplot(
-            table, x="steps", y="value", hue="sampler", style="sampler", col="error",
-            kind="line", markers=True, palette="colorblind", height=3.2,
-        )  # fmt: skip
-        grid.set(xscale="log", yscale="log", xlabel="network evaluations each way")
-        grid.set_axis_labels(y_var="mean absolute error in the mask").set_titles("{col_name}")
-        for axis in grid.axes.flat:
-            axis.set_xticks(STEPS, map(str, STEPS))
-        grid.savefig(arguments.out, dpi=200)
-        plt.close(grid.figure)
+        draw(table, arguments.out)
 
 
 if __name__ == "__main__":
