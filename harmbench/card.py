@@ -72,9 +72,9 @@ class Card(Recipe):
     images : int
         Images seen in training; 0 for a method that is not trained in steps.
     seconds : float
-        Spent in training, over all sessions that ended by themselves or by an interruption.
+        Spent in training, over all stretches that ended by themselves or by an interruption.
     device, threads : str, int
-        Where the last session ran.
+        Where the last stretch ran.
     versions : dict of str to str
         Of harmbench, torch, numpy and Python.
     history : dict of str to list

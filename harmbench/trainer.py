@@ -82,7 +82,7 @@ class Place:
 
     @property
     def seconds(self) -> float:
-        """What earlier sessions of the training have spent."""
+        """What earlier stretches of the training have spent."""
         state = self.checkpoints / STATE
         return float(read_json(state)["seconds"]) if state.is_file() else 0.0
 
