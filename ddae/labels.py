@@ -18,9 +18,7 @@ from harmbench.errors import HarmbenchError
 SEXES = {"F": 0, "M": 1}
 NOT_TOLD = 2
 """Code of a sex that is not told."""
-
-
-_QUIET = logging.getLogger("harmbench.ddae")
+LOG = logging.getLogger("harmbench.ddae")
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class LabelCoding:
         """
         from sklearn.linear_model import LogisticRegression
 
-        labels = {k: v.numpy() for k, v in self.tensors(cohort, None, True, _QUIET).items()}
+        labels = {k: v.numpy() for k, v in self.tensors(cohort, None, True, LOG).items()}
         age = labels["age"]
         columns = np.stack([age, age**2, labels["sex"]], axis=1)
         model = LogisticRegression(max_iter=1000).fit(columns, labels["site"])

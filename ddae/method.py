@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -12,15 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddae.diffusion import Sampler, Schedule
-from ddae.labels import LabelCoding
+from ddae.labels import LOG, LabelCoding
 from ddae.networks import DDAENetwork, Merge, Shape
 from ddae.objective import Objective
 from ddae.operator import SiteOperator
 from ddae.rendering import Code, Renderer
 from ddae.selection import BestOnValidation
 from harmbench.ambient import seeded, threads
+from harmbench.checkpoint import below, under
 from harmbench.cohort import Cohort
-from harmbench.errors import HarmbenchError
+from harmbench.errors import unknown
 from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.seeding import seed_from
 from harmbench.training import TrainConfig, rows_at, train
@@ -29,7 +29,6 @@ from harmbench.weights import load_model, save_model
 COVARIATES = frozenset({"age", "sex"})
 VALIDATIONS = 20
 """Looks at the validation rows in a training."""
-_QUIET = logging.getLogger("harmbench.ddae")
 
 
 class DDAE(Harmonizer):
@@ -190,10 +189,7 @@ class DDAE(Harmonizer):
     def fit(self, cohort: Cohort, context: FitContext) -> Self:
         """Train the networks on the fit part."""
         if context.reference_site not in cohort.sites:
-            raise HarmbenchError(
-                f"reference site '{context.reference_site}' is not in the fit, which has: "
-                f"{', '.join(cohort.sites)}; choose one of them"
-            )
+            raise unknown("reference site", context.reference_site, cohort.sites)
         self.reference_site = context.reference_site
         self.size = (int(cohort.shape[0]), int(cohort.shape[1]))
         self.labels = LabelCoding.learn(cohort)
@@ -221,7 +217,7 @@ class DDAE(Harmonizer):
                     batch_size=self.batch_size,
                     lr=self.lr,
                     schedule="cosine",
-                    warmup=min(20 * self.batch_size * 10, self.images // 10),
+                    warmup=min(200 * self.batch_size, self.images // 10),
                     ema=self.ema,
                     clip=1.0,
                     precision=self.precision,
@@ -244,7 +240,7 @@ class DDAE(Harmonizer):
 
     def _batch(self, rows: Cohort, balance: bool) -> dict[str, Tensor]:
         """Return rows as the objective takes them."""
-        told = self.labels.tensors(rows, None, True, _QUIET)
+        told = self.labels.tensors(rows, None, True, LOG)
         weight = self.labels.balance(rows) if balance else np.ones(len(rows))
         weights = {"weight": torch.as_tensor(weight, dtype=torch.float32)}
         return {"image": self.seen(rows, told), **told, **weights}
@@ -262,7 +258,7 @@ class DDAE(Harmonizer):
     def _operator(self, rows: Cohort) -> SiteOperator:
         if not self.operator:
             return SiteOperator.none(len(self.labels.sites), self.size)
-        told = self.labels.tensors(rows, None, True, _QUIET)
+        told = self.labels.tensors(rows, None, True, LOG)
         age, sex = told["age"].numpy().astype(float), told["sex"].numpy().astype(float)
         return SiteOperator.learn(
             np.array(rows.images),
@@ -341,11 +337,10 @@ class DDAE(Harmonizer):
 
     def save(self, folder: Path) -> None:
         """Write the averaged weights, the label coding and the curve."""
-        arrays = {f"net.{k}": v.cpu().numpy() for k, v in self.network.state_dict().items()}
+        weights = {k: v.cpu().numpy() for k, v in self.network.state_dict().items()}
+        arrays = under("net", weights) | under("history", self._history)
         if self.operator:
-            fields = vars(self.sites_operator)
-            arrays |= {f"operator.{name}": values for name, values in fields.items()}
-        arrays |= {f"history.{name}": values for name, values in self._history.items()}
+            arrays |= under("operator", vars(self.sites_operator))
         config = {
             "params": self.params(),
             "size": self.size,
@@ -362,21 +357,17 @@ class DDAE(Harmonizer):
         method.size = tuple(config["size"])
         method.labels = LabelCoding.from_json(config["labels"])
         method.reference_site = config["reference_site"]
-        method._history = _below("history.", arrays)
-        fields = _below("operator.", arrays)
+        method._history = below("history", arrays)
+        fields = below("operator", arrays)
         method.sites_operator = (
             SiteOperator(**fields)
             if fields
             else SiteOperator.none(len(method.labels.sites), method.size)
         )
         method.network = method._network().eval().requires_grad_(False)
-        weights = {k: torch.from_numpy(v) for k, v in _below("net.", arrays).items()}
+        weights = {k: torch.from_numpy(v) for k, v in below("net", arrays).items()}
         method.network.load_state_dict(weights)
         return method
-
-
-def _below(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 BLIND: dict[str, Any] = {

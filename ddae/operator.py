@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate
 
 Floats = NDArray[np.float64]
+TERMS = 7
 LEAST_SCANS = 10
 """Scans of every site that must have tissue at a pixel; elsewhere images pass unchanged."""
 PASSES = 2
@@ -54,9 +55,8 @@ class SiteOperator:
     @classmethod
     def none(cls, sites: int, size: tuple[int, int]) -> SiteOperator:
         """Return the operator that changes nothing."""
-        return cls(
-            np.zeros((0, sites, 7, *size), np.float32), np.zeros((sites, 7, *size), np.float32)
-        )
+        shape = (sites, TERMS, *size)
+        return cls(np.zeros((0, *shape), np.float32), np.zeros(shape, np.float32))
 
     @classmethod
     def learn(
@@ -140,11 +140,11 @@ class _Fields:
 
     def groups(self) -> NDArray[np.int64]:
         """Number of the group of each column: one for each term and order of its polynomial."""
-        return (np.arange(7)[:, None] * (self.order.max() + 1) + self.order).ravel()
+        return (np.arange(TERMS)[:, None] * (self.order.max() + 1) + self.order).ravel()
 
     def maps(self, coefficients: Floats) -> Floats:
         """Return fields, shape (..., 7, height, width), for coefficients of the columns."""
-        shaped = coefficients.reshape(*coefficients.shape[:-1], 7, -1)
+        shaped = coefficients.reshape(*coefficients.shape[:-1], TERMS, -1)
         return np.where(self.known, np.tensordot(shaped, self.basis, axes=1), 0.0)
 
     def image(self, values: Floats) -> Floats:

@@ -9,7 +9,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ddae.diffusion import STEPS, Sampler, Schedule, angles, grid, solve, velocity_from_noise
+from ddae.diffusion import (
+    STEPS,
+    Sampler,
+    Schedule,
+    angles,
+    grid,
+    noised,
+    solve,
+    velocity_from_noise,
+)
 from ddae.networks import DDAENetwork
 from ddae.objective import Prediction, from_range, to_range
 from harmbench.progress import Progress
@@ -136,7 +145,6 @@ class Renderer:
             seeds = [0] * len(x)
         shape = x.shape[1:]
         drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]
-        phi = float(angles(self.schedule)[round(self.depth * STEPS)])
+        phi = angles(self.schedule)[round(self.depth * STEPS)].to(x.device)
         # From less than full depth, the noise lies on the image itself.
-        noise = torch.stack(drawn).to(x.device)
-        return torch.cos(torch.tensor(phi)) * x + torch.sin(torch.tensor(phi)) * noise
+        return noised(x, torch.stack(drawn).to(x.device), phi.repeat(len(x)))

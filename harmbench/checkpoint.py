@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harmbench.errors import HarmbenchError
+
+Array = TypeVar("Array", Tensor, NDArray)
 
 FILE = "checkpoint.safetensors"
 CURVE_POINTS = 100
@@ -142,13 +145,13 @@ class Checkpoint:
         return about["step"], tensors
 
 
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def below(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
     """Return the tensors whose names begin with ``prefix.``, without it."""
     start = f"{prefix}."
     return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
     """Return the same tensors with ``prefix.`` before their names."""
     return {f"{prefix}.{k}": v for k, v in tensors.items()}
 
