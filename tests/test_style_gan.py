@@ -106,6 +106,16 @@ def test_targets_and_styles_give_other_images(small):
     small.style = "mean"
 
 
+def test_the_difference_keeps_what_renderings_lose(small):
+    plain, own = (small.harmonize(COHORT, target, context=APPLY) for target in (None, "own"))
+    small.render = "difference"
+    moved = small.harmonize(COHORT, context=APPLY)
+    assert np.array_equal(small.harmonize(COHORT, "own", context=APPLY), own)
+    small.render = "style"
+    expected = np.where(COHORT.mask, COHORT.images + plain - own, COHORT.images)
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
+
+
 def test_own_style_needs_no_site(small):
     stranger = COHORT.only(()).subset([4])
     out = small.harmonize(stranger, "own", context=APPLY)

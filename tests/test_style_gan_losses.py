@@ -1,18 +1,26 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from baselines.style_gan.losses import Weights, critic_loss, latent_loss, reference_loss
-from baselines.style_gan.networks import AdaIN, Networks, Residual, Sizes
+from baselines.style_gan.networks import (
+    AdaIN,
+    Networks,
+    Residual,
+    Sizes,
+    exponents,
+    polynomials,
+)
 from baselines.style_gan.training import Batches, Scans, phases
 from harmbench.ambient import seeded
 from harmbench.checks import toy_cohort
 from harmbench.training import TrainConfig, train
 
 SIZES = Sizes(side=16, channels=4, style=3, fold=2)
-WEIGHTS = Weights(style=2.0, cycle=30.0, own=7.0, r1=0.5)
+WEIGHTS = Weights(style=2.0, cycle=30.0, own=7.0, scanners=0.0, r1=0.5)
 COHORT = toy_cohort(n=15, shape=(9, 14))
 
 
@@ -70,7 +78,7 @@ def test_the_bottleneck_is_that_of_the_paper():
 
 def test_adain_gives_every_map_the_mean_and_deviation_of_the_style():
     with seeded(1):
-        norm, x, style = AdaIN(5, 3), torch.randn(2, 5, 11, 12), torch.randn(2, 3)
+        norm, x, style = AdaIN(5, 3, 0), torch.randn(2, 5, 11, 12), torch.randn(2, 3)
     scale, shift = norm.affine(style).chunk(2, dim=1)
     out = norm(x, style)
     torch.testing.assert_close(out.mean((2, 3)), shift, atol=1e-4, rtol=1e-4)
@@ -78,6 +86,27 @@ def test_adain_gives_every_map_the_mean_and_deviation_of_the_style():
     torch.testing.assert_close(deviation, (1 + scale).abs(), atol=1e-4, rtol=1e-4)
     # What was the map's own gain and offset is gone.
     torch.testing.assert_close(norm(3 * x - 1, style), out, atol=1e-4, rtol=1e-4)
+
+
+def test_a_style_with_a_place_is_a_polynomial_of_the_place():
+    with seeded(1):
+        norm, x = AdaIN(5, 3, 1), torch.randn(2, 5, 11, 12)
+    nn.init.zeros_(norm.affine.weight)
+    # Terms are 1, column, row; only the shift of map 4 moves, by 2 along the columns.
+    nn.init.zeros_(norm.affine.bias)
+    with torch.no_grad():
+        norm.affine.bias.view(10, 3)[5 + 4, 1] = 2.0
+    plain, out = nn.functional.instance_norm(x), norm(x, torch.zeros(2, 3))
+    ramp = 2 * torch.linspace(-1, 1, 12).expand(11, 12)
+    torch.testing.assert_close(out[:, 4] - plain[:, 4], ramp.expand(2, 11, 12))
+    torch.testing.assert_close(out[:, :4], plain[:, :4])
+
+
+def test_there_are_as_many_terms_as_a_polynomial_of_two_variables_has():
+    assert [len(exponents(degree)) for degree in range(4)] == [1, 3, 6, 10]
+    terms = polynomials(2, torch.zeros(1, 1, 3, 5))
+    assert terms.shape == (6, 3, 5)
+    assert torch.equal(terms[0], torch.ones(3, 5))
 
 
 @pytest.mark.parametrize("scale", [0.5, 1, 2])
@@ -117,7 +146,7 @@ def test_a_good_discriminator_pays_less_than_a_bad_one():
 
     def loss(slope):
         model.discriminator = Score(slope)
-        return critic_loss(model, dark, generator(), Weights(0.0, 0.0, 0.0, 0.0))[0].item()
+        return critic_loss(model, dark, generator(), Weights(0.0, 0.0, 0.0, 0.0, 0.0))[0].item()
 
     model.render = lambda images, style, mask: torch.ones_like(images)
     assert loss(-0.01) < loss(0.0) < loss(0.01)
@@ -145,6 +174,19 @@ def test_a_generator_that_does_nothing_repeats_images_perfectly():
     assert parts["cycle"] == parts["own"] == parts["diversity"] == 0
     codes = model.style(batch.references[0, 3:]), model.style(batch.images[3:])
     assert parts["style"].item() == pytest.approx((codes[0] - codes[1]).abs().mean().item())
+
+
+def test_the_own_rendering_sees_the_content_through_another_scanner():
+    model, batch, seen = networks(), batches()(0), []
+    model.render = lambda images, style, mask: seen.append(images) or images
+    for scanners in (0.0, 1.0):
+        reference_loss(model, batch, generator(), replace(WEIGHTS, scanners=scanners))
+    plain, other = seen[2], seen[-2]
+    rows = batch.images[3:]
+    assert torch.equal(plain, rows)
+    assert not torch.equal(other, rows)
+    # What is background for the suite stays background.
+    assert (other[rows == -1] == -1).all()
 
 
 def test_out_of_range_counts_the_mask_only():

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.style_gan.networks import LATENT, Networks
+from harmbench.scanners import random_scanner
 
 Parts = tuple[Tensor, dict[str, Tensor]]
 
@@ -55,6 +56,8 @@ class Weights:
         Of the style's and the image's mean absolute error.
     own : float
         Of the image's mean absolute error when it is rendered in its own style; not published.
+    scanners : float
+        Strength of the made-up scanner through which that rendering sees the content.
     r1 : float
         Of the penalty on the discriminator's gradient; half of it multiplies the squared norm.
     """
@@ -62,6 +65,7 @@ class Weights:
     style: float
     cycle: float
     own: float
+    scanners: float
     r1: float
 
 
@@ -95,7 +99,7 @@ def latent_loss(
     half = len(batch.images) // 2
     first = batch.only(slice(None, half))
     styles = [model.mapping(_latents(first.images, generator)) for _ in range(2)]
-    return _rendering_loss(model, first, styles[0], styles[1], weights)
+    return _rendering_loss(model, first, styles[0], styles[1], generator, weights)
 
 
 def reference_loss(
@@ -108,7 +112,7 @@ def reference_loss(
     second = batch.only(slice(len(batch.images) // 2, None))
     with torch.no_grad():
         styles = [model.style(references) for references in second.references]
-    return _rendering_loss(model, second, styles[0], styles[1], weights)
+    return _rendering_loss(model, second, styles[0], styles[1], generator, weights)
 
 
 Loss = Callable[..., Parts]
@@ -116,7 +120,12 @@ Loss = Callable[..., Parts]
 
 
 def _rendering_loss(
-    model: Networks, batch: Batch, style: Tensor, other: Tensor, weights: Weights
+    model: Networks,
+    batch: Batch,
+    style: Tensor,
+    other: Tensor,
+    generator: torch.Generator,
+    weights: Weights,
 ) -> Parts:
     """Return adversarial, style (eq. 2), diversity (eq. 3) and cycle (eq. 4) losses together."""
     images, mask = batch.images, batch.mask
@@ -130,7 +139,8 @@ def _rendering_loss(
     }
     loss = parts["adversarial"] + weights.style * parts["style"] + weights.cycle * parts["cycle"]
     if weights.own:
-        parts["own"] = F.l1_loss(model.render(images, own, mask), images)
+        seen = _rescanned(images, generator, weights.scanners)
+        parts["own"] = F.l1_loss(model.render(seen, own, mask), images)
         loss = loss + weights.own * parts["own"]
     if batch.diversity:
         with torch.no_grad():
@@ -139,6 +149,13 @@ def _rendering_loss(
         loss = loss - batch.diversity * parts["diversity"]
     parts["out-of-range"] = ((fake.detach().abs() > 1) & mask).sum() / mask.sum().clamp(1)
     return loss, parts
+
+
+def _rescanned(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:
+    """Return the images (in [-1, 1]) through made-up scanners."""
+    if not strength:
+        return images
+    return 2 * random_scanner((images + 1) / 2, strength, generator) - 1
 
 
 def _latents(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -40,12 +40,16 @@ class Sizes:
     fold : int
         Side of the blocks of pixels that the first layer folds into channels; 1 for none, as
         published; 2 makes everything four times faster.
+    field : int
+        Degree of the polynomials of the place by which a style scales and shifts a map; 0 for the
+        same everywhere, as published.
     """
 
     side: int
     channels: int
     style: int
     fold: int
+    field: int = 0
 
     def halvings(self, smallest: int) -> int:
         """Return how often a folded map is halved until its side is about `smallest`."""
@@ -75,16 +79,44 @@ class InstanceNorm(nn.Module):
 
 
 class AdaIN(nn.Module):
-    """Instance normalization whose scale and shift come from the style code (Huang 2017)."""
+    """Instance normalization whose scale and shift come from the style code (Huang 2017).
 
-    def __init__(self, channels: int, style: int) -> None:
+    Parameters
+    ----------
+    channels : int
+        Of the map.
+    style : int
+        Length of the style code.
+    field : int
+        Degree of the polynomials of the place that scale and shift are; a scanner's shading has a
+        place in the image, which a scale alone cannot give it.
+    """
+
+    def __init__(self, channels: int, style: int, field: int) -> None:
         super().__init__()
-        self.affine = nn.Linear(style, 2 * channels)
+        self.field = field
+        self.affine = nn.Linear(style, 2 * channels * len(exponents(field)))
 
     def forward(self, x: Tensor, style: Tensor | None) -> Tensor:
         """Normalize x (n, channels, h, w) and give it the style (n, length)."""
-        scale, shift = self.affine(style)[:, :, None, None].chunk(2, dim=1)
+        coefficients = self.affine(style).unflatten(1, (2 * x.shape[1], -1))
+        terms = polynomials(self.field, x)
+        scale, shift = torch.einsum("nck,khw->nchw", coefficients, terms).chunk(2, dim=1)
         return torch.addcmul(shift, F.instance_norm(x), 1 + scale)
+
+
+def exponents(degree: int) -> list[tuple[int, int]]:
+    """Return the powers of row and column in all terms up to a degree."""
+    return [(i, total - i) for total in range(degree + 1) for i in range(total + 1)]
+
+
+def polynomials(degree: int, like: Tensor) -> Tensor:
+    """Return the terms on a map's grid from -1 to 1, shape (terms, h, w)."""
+    rows, columns = (
+        torch.linspace(-1, 1, side, device=like.device, dtype=like.dtype)
+        for side in like.shape[-2:]
+    )
+    return torch.stack([rows[:, None] ** i * columns**j for i, j in exponents(degree)])
 
 
 class Residual(nn.Module):
@@ -155,7 +187,8 @@ class Generator(nn.Module):
             return Residual(a, b, (InstanceNorm(a), InstanceNorm(a)), scale)
 
         def styled(a: int, b: int, scale: float = 1) -> Residual:
-            return Residual(a, b, (AdaIN(a, sizes.style), AdaIN(a, sizes.style)), scale)
+            norms = (AdaIN(a, sizes.style, sizes.field), AdaIN(a, sizes.style, sizes.field))
+            return Residual(a, b, norms, scale)
 
         self.fold = sizes.fold
         self.stem = nn.Conv2d(sizes.fold**2, widths[0], 3, padding=1)
