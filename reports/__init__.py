@@ -6,18 +6,33 @@ can still be read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["build", "terminal_table"]
 
 
-def build(folder: Path) -> Path:
-    """Write ``tables/``, ``figures/``, ``report.md`` and ``report.html`` of a finished run.
+def build(
+    folders: Path | Sequence[Path],
+    out: Path | None = None,
+    *,
+    images: bool = True,
+    hash_ids: bool = False,
+) -> Path:
+    """Write ``tables/``, ``figures/``, ``report.md`` and ``report.html`` of finished runs.
 
     Parameters
     ----------
-    folder : Path
-        The run folder. What an earlier report left there is replaced.
+    folders : Path or sequence of Path
+        The run folder, or several of the same data, split, reference site, preset and protocol,
+        whose rows are put into one report.
+    out : Path, optional
+        Where to write; by default the run folder itself. Several runs need one of their own. What
+        an earlier report left there is replaced.
+    images : bool
+        Whether images of single subjects may be shown.
+    hash_ids : bool
+        Whether made-up names stand for the participants' ids, others in every report.
 
     Returns
     -------
@@ -27,11 +42,12 @@ def build(folder: Path) -> Path:
     Raises
     ------
     HarmbenchError
-        Where the folder holds no run, or one without scores.
+        Where a folder holds no run, or one without scores, or the runs cannot be merged.
     """
-    from reports.html import write_report
+    from reports.assemble import build_report
 
-    return write_report(Path(folder))
+    several = [folders] if isinstance(folders, str | Path) else list(folders)
+    return build_report(several, out, images=images, hash_ids=hash_ids)
 
 
 def terminal_table(folder: Path) -> str:

@@ -25,6 +25,8 @@ LEGEND = (
     "paired, all else by paired differences on common resamples."
 )
 CHECK = "a check, not the paper's"
+LONG = 90
+"""Characters from which on a reason that comes again becomes a footnote."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,29 @@ class Block:
 
 @dataclass(frozen=True)
 class Section:
-    """What the pages say of the claims: sentences, then blocks."""
+    """What the pages say of the claims: sentences, then blocks.
+
+    Attributes
+    ----------
+    doi : str
+        Of the paper.
+    summary, notes : list of str
+        Sentences before the blocks.
+    blocks : list of Block
+        One an origin.
+    footnotes : list of str
+        Long reasons that several lines share, so that a page can say them once.
+    """
 
     doi: str
     summary: list[str]
     notes: list[str]
     blocks: list[Block]
+    footnotes: list[str]
+
+    def note(self, line: Line) -> int:
+        """Return the number of the footnote that is a line's reason, 0 where it has none."""
+        return self.footnotes.index(line.reason) + 1 if line.reason in self.footnotes else 0
 
 
 def claim_section(results: Results, claims: Sequence[Claim]) -> Section | None:
@@ -94,7 +113,7 @@ def claim_section(results: Results, claims: Sequence[Claim]) -> Section | None:
                 line = _line(results, claim, _agreement(claim, claims))
                 lines.setdefault(claim.row.label, []).append(line)
         blocks.append(Block(title, lines))
-    return Section(PAPER, _summary(shown), _notes(results, seeds), blocks)
+    return Section(PAPER, _summary(shown), _notes(results, seeds), blocks, _long_reasons(blocks))
 
 
 def claim_table(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -212,6 +231,11 @@ def _summary(claims: Sequence[Claim]) -> list[str]:
         words = ", ".join(f"{counts[w]} {w}" for w in (*SETTLED, "not tested") if counts[w])
         texts.append(f"{label}: of {counts.total()} readings of the paper's claims, {words}.")
     return texts
+
+
+def _long_reasons(blocks: Sequence[Block]) -> list[str]:
+    counts = Counter(line.reason for block in blocks for line in block.lines)
+    return [reason for reason, n in counts.items() if n > 1 and len(reason) > LONG]
 
 
 def _notes(results: Results, seeds: dict[str, list[int]]) -> list[str]:

@@ -14,10 +14,12 @@ from reports.drawing import (
     NoFigure,
     chunks,
     colors,
+    columns_of,
     new_figure,
     numbered,
     panels,
     short,
+    site_legend,
     site_looks,
 )
 from reports.results import Results, Row
@@ -45,7 +47,8 @@ def confusions(results: Results) -> list[Drawn]:
         longest = min(max(len(str(site)) for site in part[0][2]), 12)
         figure, axes = panels(len(part), 4, (size, size + 0.3 + 0.075 * longest))
         for j, (panel, (row, matrix, sites)) in enumerate(zip(axes, part, strict=True)):
-            picture = _confusion(panel, row, np.asarray(matrix, dtype=float), sites, j % 4 == 0)
+            first = j % columns_of(axes) == 0
+            picture = _confusion(panel, row, np.asarray(matrix, dtype=float), sites, first)
         bar = figure.colorbar(picture, ax=axes, shrink=0.6, aspect=30)
         bar.set_label("share of the true site's scans")
         caption = (
@@ -89,8 +92,8 @@ def age_scatters(results: Results) -> list[Drawn]:
         figure, axes = panels(len(part), 4, (2.4, 2.5))
         for j, (panel, (row, table)) in enumerate(zip(axes, part, strict=True)):
             _age_panel(panel, row, table, site_looks(results), limits)
-            panel.set_ylabel("predicted age (years)" if j % 4 == 0 else "")
-        _site_legend(figure, axes[0])
+            panel.set_ylabel("" if j % columns_of(axes) else "predicted age (years)")
+        site_legend(figure, axes[0], markerscale=2)
         caption = (
             "One dot a test scan: on the diagonal the age is read without error; flat clouds mean "
             "that age can no longer be read from the image."
@@ -108,18 +111,12 @@ def _age_panel(
 ) -> None:
     panel.plot(limits, limits, color="0.7", lw=0.8, zorder=0)
     for site, (color, marker) in looks.items():
-        mine = table[table["site"] == site]
+        # By age, so that a file of vector graphics does not keep the order of the cohort.
+        mine = table[table["site"] == site].sort_values("age")
         panel.plot(mine["age"], mine["predicted"], marker, ms=2.6, mew=0, alpha=0.7, color=color,
                    label=short(site))  # fmt: skip
     panel.set(xlim=limits, ylim=limits, aspect="equal", xlabel="true age (years)")
     panel.set_title(short(row.marked), loc="left")
-
-
-def _site_legend(figure: Figure, panel: Axes) -> None:
-    handles, labels = panel.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(len(labels), 7), markerscale=2
-    )
 
 
 # -- distances ----------------------------------------------------------------------------------
@@ -137,7 +134,8 @@ def distance_matrices(results: Results) -> list[Drawn]:
     found = [(row, arrays) for row, arrays in found if _size(arrays, site)]
     caption = (
         "Pairwise distances between the images of this site, before and after; dots on a "
-        "straight line mean that who resembles whom is kept, a low line that all became alike."
+        "straight line mean that who resembles whom is kept, a low line that all became alike. "
+        "Subjects stand in one order everywhere, the most usual ones before harmonization first."
     )
     drawn = []
     for i, part in enumerate(chunks(found, 5)):
@@ -163,11 +161,13 @@ def _distance_figure(part: list[tuple[Row, dict[str, NDArray]]], site: str) -> F
     top = max(float(a[f"{side}.{site}"].max()) for _, a in part for side in ("before", "after"))
     figure = new_figure(2.0 * (len(part) + 1), 4.0)
     axes = figure.subplots(2, len(part) + 1, squeeze=False)
-    picture = _matrix(axes[0, 0], before, "before", top)
+    # In an order of their own, a matrix shows more, and does not tell who is who in the cohort.
+    order = np.argsort(_square(before).sum(1), kind="stable")
+    picture = _matrix(axes[0, 0], before, order, "before", top)
     axes[1, 0].remove()
     for k, (row, arrays) in enumerate(part, start=1):
         after = arrays[f"after.{site}"]
-        _matrix(axes[0, k], after, short(row.marked, 18), top)
+        _matrix(axes[0, k], after, order, short(row.marked, 18), top)
         panel = axes[1, k]
         panel.plot([0, top], [0, top], color="0.7", lw=0.8, zorder=0)
         panel.plot(before, after, ".", ms=1.5, alpha=0.4, color=colors([""])[""][0],
@@ -178,10 +178,17 @@ def _distance_figure(part: list[tuple[Row, dict[str, NDArray]]], site: str) -> F
     return figure
 
 
-def _matrix(panel: Axes, condensed: NDArray, title: str, top: float) -> Any:
+def _matrix(
+    panel: Axes, condensed: NDArray, order: NDArray[np.intp], title: str, top: float
+) -> Any:
+    panel.set_title(title, loc="left")
+    panel.set(xticks=[], yticks=[])
+    square = _square(condensed)[np.ix_(order, order)]
+    return panel.imshow(square, vmin=0, vmax=top, cmap="cividis", rasterized=True)
+
+
+def _square(condensed: NDArray) -> NDArray[np.float64]:
     n = round((1 + math.sqrt(1 + 8 * condensed.size)) / 2)
     square = np.zeros((n, n))
     square[np.triu_indices(n, 1)] = condensed
-    panel.set_title(title, loc="left")
-    panel.set(xticks=[], yticks=[])
-    return panel.imshow(square + square.T, vmin=0, vmax=top, cmap="cividis", rasterized=True)
+    return square + square.T

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from reports.results import Results
 
-PER_FIGURE = 8
-"""Most panels side by side of methods in one figure; more make a second one."""
+PER_FIGURE = 12
+"""Most panels of methods in one figure; more make a second one."""
 
 MARKERS = "osD^vP"
 GRAY = "0.45"
@@ -34,6 +34,9 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "figure.facecolor": "white",
+    # Letters as letters, which journals ask for, not as outlines or bitmaps.
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
 }
 
 
@@ -54,8 +57,9 @@ class Drawn:
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure (inches) with a constrained layout, outside of any pyplot state."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
 
 
 def colors(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -80,19 +84,37 @@ def site_looks(results: Results) -> dict[str, tuple[str, str]]:
 
 
 def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels of `size` (inches) in rows of at most `columns`."""
-    columns = min(columns, count)
+    """Return a figure of `count` panels of `size` (inches) in even rows of at most `columns`."""
     rows = math.ceil(count / columns)
+    columns = math.ceil(count / rows)
     figure = new_figure(size[0] * columns, size[1] * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[count:]:
         spare.remove()
     return figure, axes[:count]
 
 
+def columns_of(axes: Sequence[Axes]) -> int:
+    """Return how many panels stand side by side in what `panels` returned."""
+    spec = axes[0].get_subplotspec()
+    assert spec is not None
+    return spec.get_gridspec().ncols
+
+
+def site_legend(figure: Figure, panel: Axes, **look: Any) -> None:
+    """Write a panel's labels below all panels, as many side by side as the figure is wide."""
+    handles, labels = panel.get_legend_handles_labels()
+    longest = max([len(label) for label in labels] or [0])
+    columns = int(figure.get_figwidth() / (0.55 + 0.075 * longest))
+    columns = max(1, min(len(labels), columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **look)
+
+
 def chunks(rows: Sequence[Any], size: int = PER_FIGURE) -> list[list[Any]]:
     """Return the rows in nearly equal chunks of at most `size`."""
     count = math.ceil(len(rows) / size)
+    if not count:
+        return []
     return [list(part) for part in np.array_split(np.array(rows, dtype=object), count)]
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
-import struct
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from harmbench.store import write_text
 from reports import sheet
+from reports.answer import short_answer
+from reports.cards import method_cards
 from reports.claim_tables import LEGEND, claim_frame, claim_section, write_claim_table
 from reports.claims import judge_claims
 from reports.figures import Saved, write_figures
+from reports.inline import inline_png, place_figures
 from reports.results import Results, read_results
 from reports.score_tables import score_frame, score_note, write_score_tables
 from reports.scores import score_run
+from reports.stepper import stepper
 from reports.tables import (
     ARROWS,
     DIRECTIONS,
@@ -25,13 +29,22 @@ from reports.tables import (
     site_tables,
     write_tables,
 )
+from reports.weighting import HEIGHT, STEPS, WIDTH, embedded, weighting
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(folder: Path) -> Path:
-    """Write everything that `reports.build` promises; return the path of ``report.html``."""
-    results = read_results(folder)
+def write_report(folder: Path, results: Results | None = None) -> Path:
+    """Write everything that `reports.build` promises; return the path of ``report.html``.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    results : Results, optional
+        What to show; by default the run that lies in `folder`.
+    """
+    results = results or read_results(folder)
     write_tables(results, folder / "tables")
     write_score_tables(results, score_run(results), folder / "tables")
     write_claim_table(results, judge_claims(results), folder / "tables")
@@ -46,18 +59,22 @@ def write_report(folder: Path) -> Path:
 def page_content(results: Results) -> dict[str, Any]:
     """Return all that both pages say, but for the figures."""
     scores = score_run(results)
+    claims = claim_section(results, judge_claims(results))
     return {
         "title": f"Harmonization benchmark: {results.config['dataset']['label']}",
         "lead": sheet.lead(results),
+        "answer": short_answer(results, scores, claims),
         "sheet": sheet.data_sheet(results),
-        "claims": claim_section(results, judge_claims(results)),
+        "claims": claims,
         "claim_legend": LEGEND,
         "scores": score_frame(scores),
         "score_note": score_note(scores),
+        "weighting": weighting(scores),
         "table": results_table(results),
         "site_tables": site_tables(results),
+        "stepper": stepper(results),
         "problems": sheet.problems(results),
-        "cards": sheet.method_cards(results),
+        "cards": method_cards(results),
         "metrics": results.metrics,
         "provenance": sheet.provenance(results),
         "command": sheet.command(results),
@@ -68,7 +85,10 @@ def page_content(results: Results) -> dict[str, Any]:
 
 
 def render_html(content: dict[str, Any], figures: list[Saved]) -> str:
-    """Return the page, with its style and figures inside."""
+    """Return the page, with its style, script and figures inside.
+
+    The page forbids itself to load anything and to run any script but its own, whose hash it names.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -80,11 +100,16 @@ def render_html(content: dict[str, Any], figures: list[Saved]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["doi_url"] = doi_url
-    style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
-    pictures = [_inline(figure) for figure in figures]
-    template = environment.get_template("report.html.j2")
-    return template.render(content | {"style": style, "figures": pictures}) + "\n"
+    environment.filters |= {"doi_url": doi_url, "data": lambda value: Markup(embedded(value))}
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    parts = {
+        "style": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "places": place_figures([inline_png(figure) for figure in figures]),
+        "chart": {"width": WIDTH, "height": HEIGHT, "steps": STEPS},
+    }
+    return environment.get_template("report.html.j2").render(content | parts) + "\n"
 
 
 def render_markdown(content: dict[str, Any], figures: list[Saved]) -> str:
@@ -104,18 +129,6 @@ def render_markdown(content: dict[str, Any], figures: list[Saved]) -> str:
     template = environment.get_template("report.md.j2")
     frames = {"band_frame": band_frame, "claim_frame": claim_frame}
     return template.render(content | frames | {"figures": figures}) + "\n"
-
-
-def _inline(figure: Saved) -> dict[str, Any]:
-    data = figure.png.read_bytes()
-    # The header of a PNG holds its width in pixels; at 150 dpi a page shows 96 of them an inch.
-    (pixels,) = struct.unpack(">I", data[16:20])
-    return {
-        "title": figure.title,
-        "caption": figure.caption,
-        "width": round(pixels * 96 / 150),
-        "base64": base64.b64encode(data).decode(),
-    }
 
 
 def doi_url(doi: str) -> str:

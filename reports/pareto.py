@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.drawing import GRAY, Drawn, NoFigure, colors, new_figure, short
+from reports.drawing import GRAY, MARKERS, Drawn, NoFigure, colors, new_figure, short
 from reports.results import Results
 from reports.scores import BIOLOGY, SITE, RowScores, Scores, score_run
 
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 LEVELS = (0.2, 0.4, 0.6, 0.8)
 """Harmonic means whose lines are drawn."""
+NEAR = 0.2
+"""Points nearer than this on both axes are a crowd, which is drawn again, enlarged."""
+CROWD = 3
 
 CAPTION = (
     "Right is less of the site left, up is more of the biology kept, both between the anchors at 0 "
-    "and 1; whiskers are 95 % intervals, controls gray and hollow. The line is the Pareto front of "
-    "what does not see the truth; thin curves join equal harmonic means."
+    "and 1; whiskers are 95 % intervals, controls gray and hollow. The dashed line is the Pareto "
+    "front of what does not see the truth; thin curves join equal harmonic means."
 )
+ENLARGED = " On the right, the framed part of the left panel, enlarged."
 
 
 def pareto_figure(results: Results) -> list[Drawn]:
@@ -40,18 +44,62 @@ def pareto_figure(results: Results) -> list[Drawn]:
         raise NoFigure(
             f"no metric of {' and '.join(missing)} is scored" if missing else "no row has both axes"
         )
-    figure = new_figure(5.2, 4.8)
-    panel = figure.subplots()
-    _levels(panel, scores.weights)
-    _front(panel, scores)
+    crowd = _crowd(rows)
+    figure = new_figure(8.2 if len(crowd) else 4.6, 5.0)
+    views = list(figure.subplots(1, 2 if len(crowd) else 1, squeeze=False).flat)
+    looks = _looks(rows)
+    for view in views:
+        _levels(view, scores.weights)
+        _front(view, scores)
+        for each in rows:
+            _point(view, each, looks[each.row.title])
+        view.set(xlabel="site removal (0 identity, 1 best)")
+    views[0].set(xlim=(-0.06, 1.06), ylim=(-0.06, 1.06), aspect="equal")
+    views[0].set_ylabel("biology kept (0 worst, 1 best)")
+    if len(crowd):
+        _enlarge(views[0], views[1], crowd)
+    handles, labels = views[0].get_legend_handles_labels()
+    columns = min(len(labels), 5 if len(crowd) else 3)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    title = "Site removal against biology kept"
+    return [Drawn("pareto", title, CAPTION + (ENLARGED if len(crowd) else ""), figure)]
+
+
+def _crowd(rows: list[RowScores]) -> NDArray[np.float64]:
+    """Return the corners (2, 2) of the largest crowd with its whiskers; empty for none."""
+    at = np.array([[r.axes[SITE].value, r.axes[BIOLOGY].value] for r in rows])
+    near = (np.abs(at[:, None] - at[None]) < NEAR).all(-1)
+    largest = near[int(near.sum(1).argmax())]
+    if largest.sum() < CROWD:
+        return np.zeros((0, 2))
+    ends = []
+    for each, mine in zip(rows, largest, strict=True):
+        if mine:
+            spans = [(*each.axes[a].interval, each.axes[a].value) for a in (SITE, BIOLOGY)]
+            ends.append([[np.nanmin(s) for s in spans], [np.nanmax(s) for s in spans]])
+    low, high = np.min([e[0] for e in ends], axis=0), np.max([e[1] for e in ends], axis=0)
+    room = 0.08 * np.maximum(high - low, 0.02)
+    return np.stack([np.maximum(low - room, -0.05), np.minimum(high + room, 1.05)])
+
+
+def _enlarge(whole: Axes, part: Axes, corners: NDArray[np.float64]) -> None:
+    from matplotlib.patches import Rectangle
+
+    part.set(xlim=corners[:, 0], ylim=corners[:, 1], box_aspect=1)
+    width, height = corners[1] - corners[0]
+    frame = Rectangle(tuple(corners[0]), width, height, fill=False, ec="0.3", lw=0.8, zorder=1)
+    whole.add_patch(frame)
+    for side in part.spines.values():
+        side.set(visible=True, color="0.3")
+
+
+def _looks(rows: list[RowScores]) -> dict[str, tuple[str, str]]:
+    """Return color and marker of every row, the markers of methods and of controls all apart."""
     methods = [each.row.title for each in rows if not each.row.control]
-    looks = colors(methods)
-    for each in rows:
-        _point(panel, each, looks.get(each.row.title, (GRAY, "o")))
-    _label(panel, rows)
-    panel.set(xlim=(-0.06, 1.06), ylim=(-0.06, 1.06), aspect="equal")
-    panel.set(xlabel="site removal (0 identity, 1 best)", ylabel="biology kept (0 worst, 1 best)")
-    return [Drawn("pareto", "Site removal against biology kept", CAPTION, figure)]
+    controls = [each.row.title for each in rows if each.row.control]
+    tints = colors(methods)
+    looks = {t: (tints[t][0], MARKERS[i % len(MARKERS)]) for i, t in enumerate(methods)}
+    return looks | {t: (GRAY, MARKERS[i % len(MARKERS)]) for i, t in enumerate(controls)}
 
 
 def _levels(panel: Axes, weights: tuple[float, float]) -> None:
@@ -60,7 +108,8 @@ def _levels(panel: Axes, weights: tuple[float, float]) -> None:
         rest = sum(weights) / level - weights[0] / site
         biology = np.where(rest > 0, weights[1] / np.where(rest > 0, rest, 1.0), np.nan)
         panel.plot(site, np.where(biology <= 1, biology, np.nan), color="0.88", lw=0.8, zorder=0)
-        panel.text(1.01, biology[-1], f"{level:g}", fontsize=6, color="0.6", va="center")
+        panel.text(1.01, biology[-1], f"{level:g}", fontsize=6, color="0.6", va="center",
+                   clip_on=True)  # fmt: skip
 
 
 def _front(panel: Axes, scores: Scores) -> None:
@@ -80,23 +129,5 @@ def _point(panel: Axes, each: RowScores, look: tuple[str, str]) -> None:
             ends = ([low, high], [y.value] * 2) if along else ([x.value] * 2, [low, high])
             panel.plot(*ends, color=color, lw=1.0, alpha=0.6, zorder=2)
     face = "white" if each.row.control else color
-    panel.plot(x.value, y.value, marker, ms=6, mec=color, mfc=face, zorder=3)
-
-
-def _label(panel: Axes, rows: list[RowScores]) -> None:
-    """Write the names beside the points, those of points that nearly coincide below each other."""
-    at = np.array([[r.axes[SITE].value, r.axes[BIOLOGY].value] for r in rows])
-    above: NDArray[np.int64] = np.zeros(len(rows), dtype=np.int64)
-    for i in range(len(rows)):
-        above[i] = int((np.abs(at[:i] - at[i]).max(axis=1) < 0.04).sum())
-    for each, (x, y), order in zip(rows, at, above, strict=True):
-        right = x > 0.75
-        panel.annotate(
-            short(each.row.marked),
-            (x, y),
-            xytext=(-6 if right else 6, 4 - 9 * int(order)),
-            textcoords="offset points",
-            ha="right" if right else "left",
-            fontsize=7.5,
-            color=GRAY if each.row.control else "black",
-        )
+    panel.plot(x.value, y.value, marker, ms=6.5, mec=color, mfc=face, zorder=3, ls="",
+               label=short(each.row.marked))  # fmt: skip

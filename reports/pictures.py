@@ -13,10 +13,12 @@ from reports.drawing import (
     Drawn,
     NoFigure,
     chunks,
+    columns_of,
     new_figure,
     numbered,
     panels,
     short,
+    site_legend,
     site_looks,
 )
 from reports.results import Results, Row
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_SITES = 12
+COLUMNS = 9
+"""Most methods side by side in a grid of images; more make a second figure."""
 BINS = 80
 Stack = Mapping[int, NDArray]
 """Images by their row in the cohort."""
@@ -42,7 +46,9 @@ def slices(results: Results) -> list[Drawn]:
         f"sites should look like those of {results.reference_site}, and still be the same brains."
     )
     drawn = []
-    for i, part in enumerate(chunks(found)):
+    # What identity returns is shown as before.
+    found = [pair for pair in found if pair[0].label != "identity"]
+    for i, part in enumerate(chunks(found, COLUMNS) or [[]]):
         stacks = {"before": raw} | {row.marked: stack for row, stack in part}
         if truth:
             stacks["truth"] = truth
@@ -101,7 +107,7 @@ def _maps(
     # The median of the methods: one that breaks images must not make all others look flawless.
     limit = max(float(np.median(sizes)) * 1.5, 1e-6)
     drawn = []
-    for k, part in enumerate(chunks(deltas)):
+    for k, part in enumerate(chunks(deltas, COLUMNS)):
         stacks = {row.marked: delta for row, delta in part}
         figure, axes = _grid(stacks, chosen, results.reference_site)
         for (_, delta), column in zip(stacks.items(), axes, strict=True):
@@ -129,20 +135,22 @@ def histograms(results: Results) -> list[Drawn]:
         "that fall together mean that the sites' intensities agree, whatever became of anatomy."
     )
     drawn = []
-    for k, part in enumerate(chunks(found, 11)):
+    found = [pair for pair in found if pair[0].label != "identity"]
+    for k, part in enumerate(chunks(found, 11) or [[]]):
         figure, axes = panels(len(part) + 1, 4, (2.6, 1.9))
         for j, (panel, (row, stack)) in enumerate(zip(axes, [(before, raw), *part], strict=True)):
             for site, color in _line_looks(results).items():
                 rows = [i for i in results.tested if sites[i] == site and i in stack]
                 _histogram(panel, stack, mask, rows, edges, (site, *color))
             panel.set_title(short(row.marked), loc="left")
-            panel.set(yticks=[], xlabel="intensity", ylabel="density" if j % 4 == 0 else "")
+            panel.set(
+                yticks=[], xlabel="intensity", ylabel="" if j % columns_of(axes) else "density"
+            )
         # One broken method with a spike must not flatten all others.
         tops = [panel.get_ylim()[1] for panel in axes]
         for panel in axes:
             panel.set_ylim(0, min(2.0 * tops[0], max(tops)))
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7))
+        site_legend(figure, axes[0])
         title = "Intensity histograms by site"
         drawn.append(Drawn(numbered("histograms", k), title, caption, figure))
     return drawn
@@ -185,6 +193,8 @@ def _inputs(results: Results) -> tuple[list[tuple[Row, Stack]], dict[str, int]]:
     """
     if results.config.get("space") == "table":
         raise NoFigure("tables of features are not pictures")
+    if not results.images_allowed:
+        raise NoFigure("images of subjects are kept back")
     found: list[tuple[Row, Stack]] = [
         (row, stack) for row in results.first_seeds if (stack := results.images(row))
     ]

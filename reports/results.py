@@ -1,9 +1,9 @@
-"""One finished run as the report sees it: ordered rows and metrics, and their stored results."""
+"""One finished run, or several merged ones, as the report sees them: ordered rows and metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,14 @@ class Results:
         ``cells.json``: where images and scores of each cell lie.
     environment : dict
         ``environment.json``, empty where there is none.
+    sources : tuple of str
+        Names of the folders that were merged (see `reports.merge`); empty for one run.
+    absent : dict of (str, int, str) to str
+        Why a row (label, seed) lacks a metric, where that is known.
+    images_allowed : bool
+        Whether images of single subjects may be shown.
+    ids : dict of str to str
+        What stands for each participant's id (see `reports.privacy`); empty for the ids themselves.
     """
 
     folder: RunFolder
@@ -103,6 +111,10 @@ class Results:
     timing: pd.DataFrame
     cells: list[dict[str, Any]]
     environment: dict[str, Any]
+    sources: tuple[str, ...] = ()
+    absent: Mapping[tuple[str, int, str], str] = field(default_factory=dict)
+    images_allowed: bool = True
+    ids: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def first_seeds(self) -> list[Row]:
@@ -129,7 +141,11 @@ class Results:
 
     def score(self, row: Row, metric: str, group: str = "all") -> Score:
         """Return one score, `ABSENT` where the run has none; `group` is a site or ``"all"``."""
-        return self._table.get((row.label, row.seed, metric, group), ABSENT)
+        held = self._table.get((row.label, row.seed, metric, group))
+        if held is not None:
+            return held
+        reason = self.absent.get((row.label, row.seed, metric))
+        return ABSENT if reason is None else replace(ABSENT, reason=reason)
 
     def metric(self, name: str) -> dict[str, Any] | None:
         """Return the declaration of a metric, None where the run has no such metric."""
@@ -167,6 +183,7 @@ class Results:
     def _stems(self, row: Row, kind: str, name: str) -> Iterator[tuple[str, Path]]:
         for cell in self.cells:
             if (cell["label"], cell["seed"]) == (row.label, row.seed) and name in cell[kind]:
+                # Those of merged runs are absolute, which joining leaves as they are.
                 yield cell["fold"], self.folder.root / cell[kind][name]
 
     def marks(self, row: Row, metric: str) -> list[dict[str, Any]]:
@@ -184,7 +201,15 @@ class Results:
         paths = [_with_suffix(stem, ".csv") for _, stem in self._stems(row, "scores", metric)]
         words = {"participant_id": str, "site": str, "session_id": str}
         tables = [pd.read_csv(path, dtype=words) for path in paths if path.is_file()]
-        return pd.concat(tables, ignore_index=True) if tables else None
+        return self._named(pd.concat(tables, ignore_index=True)) if tables else None
+
+    def _named(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return a table of scans with what stands for the ids, in an order that tells nothing."""
+        if not self.ids or "participant_id" not in table:
+            return table
+        names = table["participant_id"].map(self.ids).fillna("unknown")
+        hidden = table.assign(participant_id=names)
+        return hidden.sort_values("participant_id", kind="stable", ignore_index=True)
 
     def images(self, row: Row, name: str = "harmonized.test") -> dict[int, NDArray]:
         """Return a cell's images by their row in the cohort, memory-mapped; empty for none."""
@@ -201,8 +226,14 @@ class Results:
 
     @cached_property
     def participants(self) -> pd.DataFrame:
-        """The participants table of the whole cohort, with its split in column ``part``."""
-        return self.folder.cohort().participants.assign(part=self.parts)
+        """The participants table of the whole cohort, with its split in column ``part``.
+
+        Its rows are those of the images, in their order.
+        """
+        table = self.folder.cohort().participants.assign(part=self.parts)
+        if not self.ids:
+            return table
+        return table.assign(participant_id=table["participant_id"].map(self.ids))
 
     @cached_property
     def parts(self) -> NDArray[np.str_]:
@@ -247,9 +278,9 @@ def read_results(folder: Path) -> Results:
     return Results(
         folder=run,
         config=config,
-        metrics=_order_metrics(run.table("metrics"), scores),
+        metrics=order_metrics(run.table("metrics"), scores),
         methods=methods,
-        rows=_order_rows(config["run"], methods, scores),
+        rows=order_rows(config["run"], methods, scores),
         scores=scores,
         timing=pd.read_csv(timing) if timing.is_file() else pd.DataFrame(columns=TIMING),
         cells=read_json(folder / "cells.json"),
@@ -260,7 +291,9 @@ def read_results(folder: Path) -> Results:
 TIMING = ["label", "seed", "fold", "stage", "seconds"]
 
 
-def _order_metrics(metrics: dict[str, Any], scores: pd.DataFrame) -> list[dict[str, Any]]:
+def order_metrics(metrics: dict[str, Any], scores: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the declarations of the metrics that have scores, by axis, the main ones first."""
+
     def place(metric: dict[str, Any]) -> tuple[int, str, int, str]:
         axis = AXES.index(metric["axis"]) if metric["axis"] in AXES else len(AXES)
         level = LEVELS.index(metric["level"]) if metric["level"] in LEVELS else len(LEVELS)
@@ -270,7 +303,8 @@ def _order_metrics(metrics: dict[str, Any], scores: pd.DataFrame) -> list[dict[s
     return sorted((m for m in metrics.values() if m["name"] in shown), key=place)
 
 
-def _order_rows(run: dict[str, Any], methods: dict[str, Any], scores: pd.DataFrame) -> list[Row]:
+def order_rows(run: dict[str, Any], methods: dict[str, Any], scores: pd.DataFrame) -> list[Row]:
+    """Return the rows that have scores: methods as they were asked for, then controls."""
     titles = [spec.get("label") or spec["name"].rpartition(":")[2] for spec in run["methods"]]
     asked = {label: i for i, label in enumerate([*titles, *run["controls"]])}
     pairs = scores[["label", "seed"]].drop_duplicates().itertuples(index=False)

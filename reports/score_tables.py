@@ -125,7 +125,7 @@ def write_score_tables(results: Results, scores: Scores, folder: Path) -> None:
         ("anchors", anchor_table(scores)),
         ("comparisons", comparison_table(results)),
     ):
-        texts = [(f"Scores: {name}", table.map(_plain))]
+        texts = [(f"Scores: {name}", _joined(table).map(_plain))]
         write_table(folder, f"scores_{name}", table, texts, [])
 
 
@@ -180,6 +180,19 @@ def _axis_text(axis: str, scored: Sequence[Anchors]) -> str:
 
 def _anchor_text(name: str) -> str:
     return f"floor '{name.partition(':')[2]}'" if ":" in name else name
+
+
+def _joined(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with each interval in one column; such as ``score_low`` and ``score_high``."""
+    shown = table.copy()
+    for low in [c for c in table if c.endswith("low")]:
+        high = low.removesuffix("low") + "high"
+        ends = zip(table[low], table[high], strict=True)
+        shown[low] = [
+            f"[{_plain(a)}, {_plain(b)}]" if np.isfinite([a, b]).all() else "" for a, b in ends
+        ]
+        shown = shown.drop(columns=high).rename(columns={low: "interval"})
+    return shown
 
 
 def _plain(value: object) -> str:

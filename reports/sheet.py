@@ -1,15 +1,16 @@
-"""What the pages say beside numbers: the data sheet, method cards, problems, provenance."""
+"""What the pages say beside numbers: the data sheet, problems, provenance."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from harmbench.data.confounding import Confounding, confounding
 from reports.results import Results
 from reports.tables import NONE
 
@@ -28,6 +29,12 @@ class Sheet:
         Of the whole cohort.
     sites : DataFrame
         One row a site, as texts.
+    ages : list of Ages or None
+        Of every site, drawn between `age_ends`; None where no age is known.
+    age_ends : tuple of float
+        The youngest and the oldest of all, rounded outwards to tens.
+    confounding : list of (str, str, str)
+        What goes together with site: its name, its number, and what that means.
     notes : list of str
         Reservations about data and split.
     """
@@ -37,7 +44,20 @@ class Sheet:
     doi: str
     facts: list[tuple[str, str]]
     sites: pd.DataFrame
+    ages: list[Ages | None]
+    age_ends: tuple[float, float]
+    confounding: list[tuple[str, str, str]]
     notes: list[str]
+
+
+class Ages(NamedTuple):
+    """The quartiles of a site's ages, in years."""
+
+    youngest: float
+    lower: float
+    median: float
+    upper: float
+    oldest: float
 
 
 def data_sheet(results: Results) -> Sheet:
@@ -56,7 +76,6 @@ def data_sheet(results: Results) -> Sheet:
         ("Reference site", results.reference_site),
         ("Age", _ages(subjects["age"])),
         ("Female", _female(subjects["sex"])),
-        ("Age variance between sites (η²)", _eta_squared(at_sites)),
         ("Scanned at several sites", str(len(at_sites) - len(subjects))),
         ("Images by part", _part_counts(table["part"])),
     ]
@@ -66,6 +85,9 @@ def data_sheet(results: Results) -> Sheet:
         doi=info.get("doi", ""),
         facts=facts,
         sites=_site_rows(results, at_sites),
+        ages=[_quartiles(at_sites[at_sites["site"] == site]["age"]) for site in results.sites],
+        age_ends=_ends(table["age"]),
+        confounding=[_confounding(each) for each in confounding(at_sites)],
         notes=[str(note) for note in results.config.get("notes", [])],
     )
 
@@ -107,60 +129,22 @@ def _part_counts(parts: pd.Series) -> str:
     return ", ".join(f"{part} {counts[part]}" for part in PARTS if part in counts)
 
 
-def _eta_squared(table: pd.DataFrame) -> str:
-    known = table.dropna(subset=["age"])
-    total = float(((known["age"] - known["age"].mean()) ** 2).sum())
-    if not total:
-        return NONE
-    means = known.groupby("site")["age"].transform("mean")
-    return f"{float(((means - known['age'].mean()) ** 2).sum()) / total:.2f}"
+def _quartiles(ages: pd.Series) -> Ages | None:
+    known = ages.dropna()
+    return Ages(*known.quantile([0, 0.25, 0.5, 0.75, 1])) if len(known) else None
 
 
-# -- methods ------------------------------------------------------------------------------------
+def _ends(ages: pd.Series) -> tuple[float, float]:
+    known = ages.dropna()
+    if known.empty:
+        return 0.0, 1.0
+    return float(np.floor(known.min() / 10) * 10), float(np.ceil(known.max() / 10 + 1e-9) * 10)
 
 
-@dataclass(frozen=True)
-class Card:
-    """What the page says of one method."""
-
-    title: str
-    summary: str
-    doi: str
-    facts: list[tuple[str, str]]
-
-
-def method_cards(results: Results) -> list[Card]:
-    """Describe every shown method: what it sees, its parameters, its seconds."""
-    cards = []
-    for label in dict.fromkeys(row.label for row in results.rows):
-        info = results.methods.get(label, {})
-        params = info.get("params") or {}
-        title = info.get("label", label)
-        facts = [
-            ("Kind", "control" if info.get("control") else "method"),
-            ("Sees in fitting", ", ".join(info.get("fit_sees", [])) or "images only"),
-            ("Sees in harmonizing", ", ".join(info.get("harmonize_sees", [])) or "images only"),
-            ("Renders to", "any site" if info.get("targets") == "any" else "the reference site"),
-            ("Parameters", ", ".join(f"{k}={v!r}" for k, v in params.items()) or "defaults"),
-            *_seconds(results, label),
-        ]
-        shown = title if title == label else f"{title} ({label})"
-        cards.append(Card(shown, info.get("summary", ""), info.get("doi", ""), facts))
-    return cards
-
-
-def _seconds(results: Results, label: str) -> list[tuple[str, str]]:
-    mine = results.timing[results.timing["label"] == label]
-    stages = mine["stage"].astype(str)
-    kinds = {
-        "Fitting": stages == "fit",
-        "Harmonizing": stages.str.startswith(("harmonized", "own_site")),
-    }
-    return [
-        (name, f"{float(mine.loc[rows, 'seconds'].sum()):.1f} s")
-        for name, rows in kinds.items()
-        if rows.any()
-    ]
+def _confounding(found: Confounding) -> tuple[str, str, str]:
+    chance = f" (by chance {found.chance:.3f})" if np.isfinite(found.chance) else ""
+    value = f"{found.value:.2f}{chance}" if np.isfinite(found.value) else NONE
+    return found.name, value, found.meaning
 
 
 # -- problems -----------------------------------------------------------------------------------
@@ -186,9 +170,9 @@ def problems(results: Results) -> pd.DataFrame | None:
                 "Status": status,
                 "Methods": who,
                 "Metrics": ", ".join(labels),
-                "Reason": reason or "no reason was given",
+                "Reason": "as above" if i else reason or "no reason was given",
             }
-            for who, labels in joined.items()
+            for i, (who, labels) in enumerate(joined.items())
         ]
     return pd.DataFrame(records) if records else None
 
@@ -204,7 +188,8 @@ def provenance(results: Results) -> list[tuple[str, str]]:
     }
     versions = results.environment.get("versions", {})
     system = " ".join(str(results.environment.get(k, "")) for k in ("system", "processor"))
-    return [*identity.items(), *versions.items(), ("System", system.strip() or NONE)]
+    merged = [("Merged from", ", ".join(results.sources))] if results.sources else []
+    return [*merged, *identity.items(), *versions.items(), ("System", system.strip() or NONE)]
 
 
 def command(results: Results) -> str:

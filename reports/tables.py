@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from harmbench.store import SCORE_COLUMNS, write_atomic, write_text
+from reports.latex import PREAMBLE, latex, latex_text
 from reports.results import Results, Row, Score
+from reports.shading import merit, shades
 
 NONE = "—"
 ARROWS = {"lower": "↓", "higher": "↑", "target": "→"}
@@ -19,17 +21,6 @@ DIRECTIONS = {
     "lower": "lower is better",
     "higher": "higher is better",
     "target": "nearer to the target is better",
-}
-LATEX = {
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    "→": r"$\rightarrow$",
-    "—": "---",
-    "†": r"\dag{}",
-    "–": "--",
-    "±": r"$\pm$",
-    "η²": r"$\eta^2$",
-    "−": "$-$",
 }
 
 
@@ -48,7 +39,9 @@ class TableCell:
     status : str
         ``"ok"``, ``"skipped"``, ``"failed"`` or ``"absent"``.
     shade : float
-        From 0, the farthest from the best value of the column, to 1, the best; NaN for none.
+        The share of the methods that are not clearly better, see `reports.shading`; NaN for none.
+    merit : float
+        Sorts the column: the less, the better; NaN for no value.
     """
 
     text: str
@@ -56,6 +49,7 @@ class TableCell:
     notes: list[int] = field(default_factory=list)
     status: str = "ok"
     shade: float = np.nan
+    merit: float = np.nan
 
     @property
     def plain(self) -> str:
@@ -73,6 +67,16 @@ class Column:
     target: str
     floors: list[str]
     notes: list[int] = field(default_factory=list)
+
+    @property
+    def known(self) -> bool:
+        """Whether any row has a value."""
+        return any(cell.status == "ok" for cell in self.cells)
+
+    @property
+    def all_notes(self) -> list[int]:
+        """Numbers of the footnotes of its head and of its cells, each once."""
+        return sorted({*self.notes, *(number for cell in self.cells for number in cell.notes)})
 
     @property
     def head(self) -> str:
@@ -141,10 +145,10 @@ def _column(results: Results, metric: dict[str, Any], footnotes: _Footnotes) -> 
     # What is said of every row alike is said once, at the head of the column.
     shared = reasons.pop() if len(reasons) == 1 else ""
     marks = footnotes.number(shared)
-    shades = _shades(scores, metric)
+    depths = shades(scores, results.rows, metric)
     cells = [
-        _cell(s, shade, digits, [] if shared else footnotes.number(s.reason))
-        for s, shade in zip(scores, shades, strict=True)
+        _cell(s, depth, merit(s, metric), digits, [] if shared else footnotes.number(s.reason))
+        for s, depth in zip(scores, depths, strict=True)
     ]
     lines = [f"{name}: {number(value, digits)}" for name, value in floors.items()]
     return Column(metric, cells, _target_text(metric, target, digits), lines, marks)
@@ -158,27 +162,11 @@ def _target_text(metric: dict[str, Any], target: tuple[float, float], digits: in
     return "" if goal is None else f"{goal:g}"
 
 
-def _cell(score: Score, shade: float, digits: int, notes: list[int]) -> TableCell:
+def _cell(score: Score, shade: float, distance: float, digits: int, notes: list[int]) -> TableCell:
     if not score.ok:
         return TableCell(NONE, notes=notes, status=score.status)
-    return TableCell(number(score.value, digits), interval(score, digits), notes, "ok", shade)
-
-
-def _shades(scores: Sequence[Score], metric: dict[str, Any]) -> list[float]:
-    """Return how near each value is to the column's best, 0 to 1; NaN where that says nothing."""
-    values = np.array([s.value if s.ok else np.nan for s in scores])
-    if metric["direction"] == "lower":
-        distance = values
-    elif metric["direction"] == "higher":
-        distance = -values
-    else:
-        goal = np.nan if metric["goal"] is None else metric["goal"]
-        aims = np.array([s.target if np.isfinite(s.target) else goal for s in scores], dtype=float)
-        distance = np.abs(values - aims)
-    finite = distance[np.isfinite(distance)]
-    if finite.size < 2 or np.ptp(finite) == 0:
-        return [float("nan")] * len(scores)
-    return [float(s) for s in (finite.max() - distance) / np.ptp(finite)]
+    text = number(score.value, digits)
+    return TableCell(text, interval(score, digits), notes, "ok", shade, distance)
 
 
 def _size(score: Score) -> float:
@@ -271,7 +259,7 @@ def site_tables(results: Results) -> list[tuple[dict[str, Any], pd.DataFrame]]:
         data = {"Method": [row.marked for row in results.rows]}
         for site in sites:
             scores = [results.score(row, metric["name"], site) for row in results.rows]
-            data[site] = [_cell(s, np.nan, digits, []).plain for s in scores]
+            data[site] = [_cell(s, np.nan, np.nan, digits, []).plain for s in scores]
         tables.append((metric, pd.DataFrame(data)))
     return tables
 
@@ -292,8 +280,19 @@ def write_tables(results: Results, folder: Path) -> None:
     long = long_table(results)
     notes = [f"[{i}] {text}" for i, text in enumerate(table.footnotes, start=1)]
     write_table(folder, "results", wide_table(results), bands, notes)
-    write_table(folder, "long", long, [("All rows", long.fillna(""))], [])
+    write_table(folder, "long", long, [("All rows", _printed(long))], [])
     write_table(folder, "sites", long[long["group"] != "all"], per_site, [])
+
+
+def _printed(long: pd.DataFrame) -> pd.DataFrame:
+    """Return of the long table what people read, with three digits; all of it is in the CSV."""
+    text = {"Method": long["label"], "Seed": long["seed"].astype(str), "Metric": long["metric"]}
+    text["Group"] = long["group"]
+    text["Value"] = [f"{v:.3g}" if np.isfinite(v) else NONE for v in long["value"]]
+    ends = zip(long["ci_low"], long["ci_high"], strict=True)
+    text["Interval"] = [f"[{a:.3g}, {b:.3g}]" if np.isfinite([a, b]).all() else "" for a, b in ends]
+    text |= {"Status": long["status"], "Reason": long["reason"].fillna("")}
+    return pd.DataFrame(text)
 
 
 def write_table(
@@ -308,9 +307,11 @@ def write_table(
     texts = [f"## {markdown_text(title)}\n\n{markdown(frame)}" for title, frame in parts]
     texts += ["\n".join(f"- {markdown_text(note)}" for note in notes)] if notes else []
     write_text(folder / f"{stem}.md", "\n\n".join(texts) + "\n")
-    blocks = [f"% {title}\n{latex(frame)}" for title, frame in parts]
-    blocks += [f"{latex_text(note)}\\\\" for note in notes]
-    write_text(folder / f"{stem}.tex", "\n".join(blocks) + "\n")
+    blocks = [rf"\noindent\textbf{{{latex_text(title)}}}\par\smallskip" for title, _ in parts]
+    blocks = [f"{head}\n{latex(frame)}" for head, (_, frame) in zip(blocks, parts, strict=True)]
+    said = [rf"\noindent{{\footnotesize\raggedright {latex_text(note)}\par}}" for note in notes]
+    blocks += ["\n".join(said)] if said else []
+    write_text(folder / f"{stem}.tex", "\n\n\\bigskip\n".join([PREAMBLE, *blocks]) + "\n")
 
 
 def markdown_text(text: object) -> str:
@@ -328,25 +329,3 @@ def markdown(frame: pd.DataFrame) -> str:
     safe = [[markdown_text(value) for value in row] for row in frame.itertuples(index=False)]
     heads = [markdown_text(name) for name in frame]
     return str(tabulate(safe, heads, tablefmt="pipe", disable_numparse=True))
-
-
-def latex(frame: pd.DataFrame) -> str:
-    """Return a table of texts as a LaTeX tabular with the rules of booktabs."""
-    from tabulate import tabulate
-
-    rows = [[" ".join(str(value).split()) for value in row] for row in frame.to_numpy()]
-    text = tabulate(rows, list(frame), tablefmt="latex_booktabs", disable_numparse=True)
-    return _latex_signs(str(text))
-
-
-def latex_text(text: str) -> str:
-    """Return one line of text for LaTeX."""
-    from tabulate import LATEX_ESCAPE_RULES
-
-    return _latex_signs("".join(LATEX_ESCAPE_RULES.get(c, c) for c in " ".join(text.split())))
-
-
-def _latex_signs(text: str) -> str:
-    for sign, command in LATEX.items():
-        text = text.replace(sign, command)
-    return text

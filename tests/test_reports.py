@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import subprocess
 import sys
@@ -129,18 +131,18 @@ def test_notes_and_reasons_are_footnotes(run: Path) -> None:
     assert shown["combat"].notes == []
 
 
-def test_shade_is_one_for_the_best(run: Path) -> None:
+def test_nobody_is_clearly_better_than_the_strongest_shade(run: Path) -> None:
     results = read_results(run)
     columns = [c for band in tables.results_table(results).bands for c in band.columns]
+    shaded = 0
     for column in columns:
-        values = [results.score(row, column.metric["name"]).value for row in results.rows]
-        best = {
-            "lower": np.argmin(values),
-            "higher": np.argmax(values),
-            "target": np.argmin(np.abs(np.array(values) - 0.3)),
-        }[column.metric["direction"]]
-        if column.metric["name"] != "fid_pooled":
-            assert column.cells[int(best)].shade == pytest.approx(1.0)
+        cells = [cell for cell in column.cells if np.isfinite(cell.shade)]
+        shaded += len(cells)
+        merits = [cell.merit for cell in cells]
+        if cells:
+            assert cells[int(np.argmin(merits))].shade == 1.0
+            assert cells[int(np.argmax(merits))].shade < 1.0
+    assert shaded > len(results.rows)
 
 
 def test_rebuilding_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -165,7 +167,14 @@ def test_page_is_self_contained(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     page = _Page(text)
     assert page.loads and all(load.startswith("data:image/png;base64,") for load in page.loads)
-    assert "script" not in page.tags and "link" not in page.tags
+    assert "link" not in page.tags and "iframe" not in page.tags
+    # One script, which the page's policy names by its hash; all else that is one holds data.
+    inside = re.findall(r"<script([^>]*)>(.*?)</script>", text, flags=re.DOTALL)
+    assert page.tags.count("script") == len(inside)
+    (code,) = [body for kind, body in inside if not kind]
+    assert all(kind.startswith(' type="application/json"') for kind, _ in inside if kind)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    assert "default-src 'none'; img-src data:" in text and f"'sha256-{digest}'" in text
     outside = [link for link in page.links if not link.startswith("#")]
     assert outside and all(link.startswith("https://doi.org/") for link in outside)
     assert "url(" not in text and "@import" not in text
@@ -259,7 +268,7 @@ def test_data_sheet_counts_what_is_there(run: Path) -> None:
         (sites == s).sum() * (ages[sites == s].mean() - ages.mean()) ** 2 for s in set(sites)
     )
     share = between / ((ages - ages.mean()) ** 2).sum()
-    assert facts["Age variance between sites (η²)"] == f"{share:.2f}"
+    assert described.confounding[0][1].startswith(f"{share:.2f} (by chance ")
     assert described.sites["Subjects"].tolist() == ["12", "12", "12"]
     assert described.sites["Site"][0] == "site-a (reference)"
 
@@ -333,7 +342,8 @@ def test_doi_always_leads_to_doi_org(doi: str, url: str) -> None:
 def test_many_names_keep_apart() -> None:
     looks = colors([f"site-{i}" for i in range(20)])
     assert len(set(looks.values())) == 20
-    assert [len(part) for part in chunks(range(20))] == [7, 7, 6]
+    assert [len(part) for part in chunks(range(20), 8)] == [7, 7, 6]
+    assert chunks([]) == []
 
 
 def test_report_imports_no_torch_and_importing_it_is_light(run: Path) -> None:

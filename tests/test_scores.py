@@ -271,5 +271,5 @@ def test_tables_and_figure_are_written(run: Results, tmp_path: Path):
     assert set(metric_score_table(scores)["metric"]) == {"site_bacc", "age_mae"}
     assert score_frame(scores)["Method"].tolist()[:2] == ["combat", "ddae"]
     (drawn,) = pareto_figure(run)
-    texts = {text.get_text() for text in drawn.figure.axes[0].texts}
+    texts = {text.get_text() for text in drawn.figure.legends[0].get_texts()}
     assert {"combat", "ddae", "identity*", "oracle*†"} <= texts

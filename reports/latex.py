@@ -1,0 +1,175 @@
+"""Tables of texts as LaTeX that fits the line and compiles with pdfLaTeX as it is.
+
+A table that is too wide is cut into several with the same first column, rather than shrunk until
+nobody can read it. Columns wrap at spaces, so that an interval stands below its value.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+PREAMBLE = r"% In the preamble: \usepackage{booktabs,array,longtable}"
+CHARS = 76
+"""Signs of \\footnotesize that fit the line of an article with its default margins."""
+GAP = 1.6
+"""Signs that the space between two columns takes."""
+LONG = 40
+"""Lines from which on a table may break across pages."""
+
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    '"': "''",
+    # After the end of a row a bracket would be read as the height of the row.
+    "[": "{[}",
+    "`": r"\textasciigrave{}",
+    # Addresses break here, or would stick out of the line.
+    "/": r"/\allowbreak{}",
+}
+SIGNS = {
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "→": r"$\rightarrow$",
+    "—": "---",
+    "–": "--",
+    "†": r"\dag{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "²": "$^2$",
+    "³": "$^3$",
+    "°": r"$^\circ$",
+    "µ": r"$\mu$",
+    "−": "$-$",
+    "≤": r"$\le$",
+    "≥": r"$\ge$",
+    "≈": r"$\approx$",
+    "…": r"\ldots{}",
+    "‘": "`",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+}
+GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
+    "upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
+).split()
+
+
+def latex_text(text: object) -> str:
+    """Return one line of text for LaTeX, whatever signs are in it.
+
+    Letters of European alphabets stay; other signs that pdfLaTeX does not know are named by their
+    code, as ``U+4E2D``.
+    """
+    return "".join(_sign(c) for c in " ".join(str(text).split()))
+
+
+def _sign(sign: str) -> str:
+    if sign in SPECIAL:
+        return SPECIAL[sign]
+    if sign in SIGNS:
+        return SIGNS[sign]
+    # Letters such as é, which every pdfLaTeX since 2018 reads.
+    if sign.isascii() or "\u00c0" <= sign <= "\u017e":
+        return sign if sign.isprintable() else " "
+    words = unicodedata.name(sign, "").split()
+    if words[:1] == ["GREEK"] and len(words) == 4:
+        name = words[3].lower() if words[1] == "SMALL" else words[3].capitalize()
+        name = name.replace("amda", "ambda")
+        if name in GREEK:
+            return rf"$\{name}$"
+    plain = unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode()
+    return "".join(SPECIAL.get(c, c) for c in plain) or f"U+{ord(sign):04X}"
+
+
+def latex(frame: pd.DataFrame) -> str:
+    """Return a table of texts as LaTeX tables with the rules of booktabs.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Its first column names the rows, and is repeated where the table is cut.
+    """
+    texts = [[" ".join(str(value).split()) for value in row] for row in frame.to_numpy()]
+    heads = [" ".join(str(name).split()) for name in frame]
+    if not heads:
+        return ""
+    columns = [[head, *(row[i] for row in texts)] for i, head in enumerate(heads)]
+    parts = [_part([columns[i] for i in chosen]) for chosen in _cut(columns)]
+    return "\n\n".join(parts)
+
+
+def _cut(columns: list[list[str]]) -> list[list[int]]:
+    """Return which columns stand together so that none of their words sticks out of the line."""
+    needs = [_longest_word(column) + GAP for column in columns]
+    groups, held = [[0]], needs[0]
+    for i, need in enumerate(needs[1:], start=1):
+        if held + need > CHARS and len(groups[-1]) > 1:
+            groups.append([0])
+            held = needs[0]
+        groups[-1].append(i)
+        held += need
+    return groups
+
+
+def _part(columns: list[list[str]]) -> str:
+    head, *rows = zip(*columns, strict=True)
+    widths = _widths(columns)
+    layout = "".join(
+        rf">{{\raggedright\arraybackslash}}p{{{width:.3f}\linewidth}}" for width in widths
+    )
+    lines = [_row(row) for row in rows]
+    if _height(rows, widths) > LONG:
+        start = rf"\begin{{longtable}}{{@{{}}{layout}@{{}}}}"
+        top = [r"\toprule", _row(head), r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
+        body = [start, *top, *lines, r"\end{longtable}"]
+    else:
+        start = rf"\noindent\begin{{tabular}}{{@{{}}{layout}@{{}}}}"
+        top = [r"\toprule", _row(head), r"\midrule"]
+        body = [start, *top, *lines, r"\bottomrule", r"\end{tabular}\par"]
+    return "\n".join([r"\begingroup\footnotesize\setlength{\tabcolsep}{3pt}", *body, r"\endgroup"])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(map(latex_text, cells)) + r" \\"
+
+
+def _widths(columns: list[list[str]]) -> list[float]:
+    """Return widths in shares of the line: each its longest word, the rest to those that wrap."""
+    least = np.array([_longest_word(column) + 0.4 for column in columns])
+    wished = np.array([max(map(len, column)) + 0.4 for column in columns])
+    room = CHARS - GAP * (len(columns) - 1)
+    spare, more = max(room - least.sum(), 0.0), wished - least
+    share = min(1.0, spare / more.sum()) if more.sum() > 0 else 0.0
+    widths = least + share * more
+    # A single word that is longer than the line has nowhere else to go.
+    return [float(w) for w in widths / CHARS * min(1.0, room / widths.sum())]
+
+
+def _height(rows: Sequence[Sequence[str]], widths: Sequence[float]) -> int:
+    """Return about how many lines the rows take, each as many as its fullest cell."""
+    return sum(
+        max(math.ceil(len(cell) / (width * CHARS)) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+
+
+def _longest_word(column: Sequence[str]) -> float:
+    return max(max(map(len, text.split()), default=1) for text in column)

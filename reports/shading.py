@@ -1,0 +1,85 @@
+"""How deep a cell of the results table is shaded: by how many methods are clearly better.
+
+A shade on the scale of the values says little as soon as one extreme control stretches the scale:
+all methods then look alike. A shade by rank tells apart what chance made differ. Here a cell is the
+paler, the more methods lie wholly on the better side of its interval, so that neither an extreme
+value nor noise decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reports.results import Row, Score
+
+Spans = NDArray[np.float64]
+
+
+def shades(scores: Sequence[Score], rows: Sequence[Row], metric: dict[str, Any]) -> list[float]:
+    """Return the shade of every cell of a column.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+        One a row.
+    rows : sequence of Row
+        The rows; where there are methods, they alone are counted, since a control that sees the
+        truth or returns noise would make all methods look alike.
+    metric : dict
+        Its declaration: ``direction`` and ``goal``.
+
+    Returns
+    -------
+    list of float
+        1 where no method is clearly better, down to 0 where all are: the share of the methods that
+        are *not* clearly better. One interval is clearly better than another where the two do not
+        touch, which is stricter than a paired test. NaN for cells without a value, and for a
+        column in which nobody is told from anybody.
+    """
+    spans = np.array([_span(score, metric) for score in scores]).reshape(-1, 2)
+    methods = np.array([not row.control for row in rows])
+    judges = spans[methods] if methods.any() else spans
+    judges = judges[np.isfinite(judges).all(axis=1)]
+    if not len(judges):
+        return [float("nan")] * len(scores)
+    # Distances: the worst end of the better one lies below the best end of the other.
+    beaten = (judges[None, :, 1] < spans[:, None, 0]).sum(axis=1)
+    known = np.isfinite(spans).all(axis=1)
+    if not beaten[known].any():
+        return [float("nan")] * len(scores)
+    found = 1 - beaten / len(judges)
+    return [float(s) if k else float("nan") for s, k in zip(found, known, strict=True)]
+
+
+def merit(score: Score, metric: dict[str, Any]) -> float:
+    """Return how far a value is from the best there can be, for sorting: less is better."""
+    if not score.ok:
+        return float("nan")
+    if metric["direction"] == "target":
+        return abs(score.value - _aim(score, metric))
+    return score.value if metric["direction"] == "lower" else -score.value
+
+
+def _span(score: Score, metric: dict[str, Any]) -> tuple[float, float]:
+    """Return the interval of `merit`: its best and its worst end."""
+    value = merit(score, metric)
+    if not np.isfinite(score.low) or not np.isfinite(score.high):
+        return value, value
+    ends = (score.low, score.high)
+    if metric["direction"] == "lower":
+        return ends
+    if metric["direction"] == "higher":
+        return -score.high, -score.low
+    aim = _aim(score, metric)
+    gaps = sorted(abs(end - aim) for end in ends)
+    return (0.0 if score.low <= aim <= score.high else gaps[0]), gaps[1]
+
+
+def _aim(score: Score, metric: dict[str, Any]) -> float:
+    if np.isfinite(score.target):
+        return score.target
+    return float("nan") if metric["goal"] is None else float(metric["goal"])
