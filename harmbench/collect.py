@@ -110,14 +110,23 @@ def _mean(values: list[Any]) -> float:
 
 
 def collect_timing(bench: Bench, cells: list[Cell]) -> pd.DataFrame:
-    """Return the seconds of every finished stage, read from its mark."""
+    """Return the seconds of every finished stage, read from its mark.
+
+    What images made elsewhere took to read says nothing of their method, and is left out.
+    """
     rows = []
     for cell in cells:
         for path in sorted((bench.folder.root / "cells" / cell.folder).rglob("*.json")):
-            rows += _timing_row(cell.spec.title, cell.seed, cell.fold, path)
+            found = _timing_row(cell.spec.title, cell.seed, cell.fold, path)
+            rows += [row for row in found if not (cell.info.images_only and _is_own(row["stage"]))]
     for path in sorted((bench.folder.root / "raw").glob("*.json")):
         rows += _timing_row("(shared)", 0, "", path)
     return pd.DataFrame(rows, columns=["label", "seed", "fold", "stage", "seconds"])
+
+
+def _is_own(stage: str) -> bool:
+    """Whether a stage is a method's own work, not that of the protocol on its images."""
+    return stage == "fit" or stage.startswith("harmonized.")
 
 
 def _timing_row(label: str, seed: int, fold: str, path: Path) -> list[dict[str, Any]]:

@@ -104,6 +104,21 @@ class Dataset(ABC):
         """
         raise NotImplementedError(f"{self.info.name} has no truth")
 
+    def geometry(self, keys: Sequence[RowKey]) -> NDArray[np.float64] | None:
+        """Return where the named rows lie in space, where the data set knows.
+
+        Parameters
+        ----------
+        keys : sequence of RowKey
+            Rows of the cohort.
+
+        Returns
+        -------
+        ndarray of float64, shape (len(keys), 4, 4), or None
+            Affines from pixel (i, j, 0) to mm to the right, anterior, superior.
+        """
+        return None
+
     def repeats(self) -> list[tuple[RowKey, RowKey]]:
         """Return pairs of rows that are scans of one participant, at one site or at two."""
         return []

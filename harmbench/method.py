@@ -48,6 +48,9 @@ class MethodInfo:
         Whether the method seed matters; a method for which it does not is fitted once.
     control : bool
         Whether it is a control, chosen by ``--controls``, not a contender.
+    images_only : bool
+        Whether it holds images made elsewhere, at the reference site, and can make no others:
+        metrics that need those are skipped.
     """
 
     name: str
@@ -60,6 +63,7 @@ class MethodInfo:
     spaces: frozenset[Space] = frozenset({"slice"})
     stochastic: bool = False
     control: bool = False
+    images_only: bool = False
 
     @property
     def sees_truth(self) -> bool:
@@ -182,7 +186,8 @@ class Harmonizer(ABC):
     def history(self) -> dict[str, NDArray[Any]]:
         """Training curve: ``"images"`` seen and, of as many points, the parts of the loss.
 
-        Empty for a method that is not trained in steps. `save` and `load` keep it.
+        Empty for a method that is not trained in steps. `save` and `load` keep it; saved as arrays
+        ``history.<name>``, it is drawn in the report.
         """
         return {}
 

@@ -239,6 +239,8 @@ def unavailable(
         )
     if name.startswith("truth.") and not has_truth:
         return "these data have no ground truth"
+    if cell.info.images_only and (more := _not_returned(name, cell)):
+        return f"these images were made elsewhere; needs {more}"
     if name == "own_site.test" and cell.info.targets != "any":
         return f"{cell.info.label} cannot render an image back to its own site"
     if name in PROBE_PART_PRODUCTS and not fold_has_probe:
@@ -251,6 +253,17 @@ def unavailable(
         )
         if reason:
             return reason
+    return None
+
+
+def _not_returned(name: str, cell: Cell) -> str | None:
+    """Return what a product asks of a method that images made beforehand cannot give, or None."""
+    if name == "own_site.test":
+        return "them rendered back to their own sites"
+    if name in placebo.NAMES:
+        return f"them harmonized again with another {placebo.column(name)} told"
+    if name == "harmonized.fit" and cell.fold:
+        return "each half harmonized by the method that was fitted on it"
     return None
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -53,7 +53,13 @@ class RunSummary:
     failed: list[str]
 
 
-def run(config: RunConfig, out: Path, progress: Progress | None = None) -> RunSummary:
+def run(
+    config: RunConfig,
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    check: Callable[[Layout], None] | None = None,
+) -> RunSummary:
     """Do everything that a configuration asks for and that the folder does not hold yet.
 
     Parameters
@@ -64,6 +70,9 @@ def run(config: RunConfig, out: Path, progress: Progress | None = None) -> RunSu
         The run folder: new, empty, or holding an earlier run of the same data, which it extends.
     progress : Progress or None
         Where to show how far it is.
+    check : callable or None
+        Looks at the run as it is laid out, before anything is written, and raises what must stop
+        it.
 
     Returns
     -------
@@ -80,7 +89,9 @@ def run(config: RunConfig, out: Path, progress: Progress | None = None) -> RunSu
     folder.begin(_identity(config, dataset))
     with folder.lock(), folder.tidied(), _logging_to(out / "run.log"):
         layout = prepare(folder, config, dataset, progress)
-        _store(layout)
+        if check is not None:
+            check(layout)
+        store(layout)
         bench, cells = layout.bench, layout.cells
         for line in layout.announcements():
             progress.message(line)
@@ -236,7 +247,7 @@ def _extend(folder: RunFolder, config: RunConfig) -> RunConfig:
     )
 
 
-def _store(layout: Layout) -> None:
+def store(layout: Layout) -> None:
     """Write the data and the settings, the marks of a run that has begun."""
     bench = layout.bench
     folder, cohort, dataset = bench.folder, bench.cohort, bench.dataset

@@ -163,13 +163,17 @@ class CellWork:
         return placebo.with_placebo(cohort, name, self.bench.keys.data_id, self.cell.fold)
 
     def _harmonize(self, name: str) -> NDArray[np.float32]:
-        method, info = self.method, self.method.info
         cohort = self._rows(name)
         if name in placebo.NAMES:
             cohort = placebo.told(cohort, name)
+        return self.render(cohort, OWN_SITE if name == "own_site.test" else None)
+
+    def render(self, cohort: Cohort, target: str | None = None) -> NDArray[np.float32]:
+        """Return these rows harmonized, checked; `target` as in `Harmonizer.harmonize`."""
+        method, info = self.method, self.method.info
         images = method.harmonize(
             cohort.only(info.harmonize_sees - {"truth"}),
-            OWN_SITE if name == "own_site.test" else None,
+            target,
             context=ApplyContext(**self._told(info.harmonize_sees, "harmonize")),
         )
         images = np.asarray(images, dtype=np.float32)

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +33,8 @@ from harmbench.config import MethodSpec, RunConfig, build_dataset, build_method
 from harmbench.data.splits import make_split
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
-from harmbench.fitting import fit, settings
+from harmbench.fit_jobs import Job, fitted, fitted_together, help_to_fit
+from harmbench.group import from_outside, is_first
 from harmbench.method import Harmonizer
 from harmbench.plan import folder_name
 from harmbench.progress import Progress
@@ -157,6 +158,12 @@ class Material:
     cohort: Cohort
     facts: dict[str, Any]
     command: str
+    devices: int
+
+    @property
+    def together(self) -> int:
+        """How many processes train one model."""
+        return max(self.devices, from_outside())
 
 
 def train(
@@ -166,6 +173,7 @@ def train(
     *,
     seeds: Sequence[int] = (0,),
     command: str = "",
+    devices: int = 1,
 ) -> list[Path]:
     """Fit methods as `harmbench.runner.run` would, and save each with a card.
 
@@ -183,6 +191,9 @@ def train(
         Method seeds; a method whose result does not depend on them is fitted with the first only.
     command : str
         What the cards name as the command that made them.
+    devices : int
+        Processes, each with a GPU or a share of the threads, that train one model together. Those
+        that ``torchrun`` has started, on one machine or several, do so anyway.
 
     Returns
     -------
@@ -197,16 +208,20 @@ def train(
     KeyboardInterrupt
         After the state is saved; the same call goes on.
     """
-    progress = progress or Progress()
-    material = _material(config, command, progress)
+    first = is_first()
+    progress = progress if progress and first else Progress()
+    material = _material(config, command, devices, progress)
     places = _places(material, out, seeds)
     with progress.task("all trainings", len(places)) if len(places) > 1 else _no_task() as task:
         for place in places:
             if place.finished:
                 progress.message(f"{place.title}: trained already ({place.folder})")
             else:
-                with place.lock():
-                    _train(place, material, progress)
+                with place.lock() if first else nullcontext():
+                    if first:
+                        _train(place, material, progress)
+                    else:
+                        help_to_fit(_job(place, material), devices, progress)
             if task:
                 task.advance(1, note=place.title)
     return [place.folder for place in places]
@@ -217,7 +232,7 @@ def _no_task() -> Iterator[None]:
     yield None
 
 
-def _material(config: RunConfig, command: str, progress: Progress) -> Material:
+def _material(config: RunConfig, command: str, devices: int, progress: Progress) -> Material:
     dataset = build_dataset(config)
     cohort = dataset.load(progress)
     split = make_split(cohort, config.data_seed)
@@ -227,7 +242,7 @@ def _material(config: RunConfig, command: str, progress: Progress) -> Material:
             "set of weights to save; use `harmbench run`, which trains both"
         )
     facts = data_facts(config, dataset, split, reference_site(config, dataset, cohort))
-    return Material(config, dataset, cohort.subset(split.folds()[0].fit), facts, command)
+    return Material(config, dataset, cohort.subset(split.folds()[0].fit), facts, command, devices)
 
 
 def _places(material: Material, out: Path, seeds: Sequence[int]) -> list[Place]:
@@ -250,18 +265,18 @@ def _places(material: Material, out: Path, seeds: Sequence[int]) -> list[Place]:
 
 
 def _train(place: Place, material: Material, progress: Progress) -> None:
-    config, seed = material.config, place.recipe.seed
-    method = build_method(place.spec)
     before = place.seconds
     place.note(before)
     name = f"harmbench.train.{folder_name(place.folder.resolve().as_posix()).replace('.', '_')}"
     log = work_log(place.checkpoints, name)
-    told = settings(config, material.dataset, method.info.fit_sees, seed, progress, log)
-    site = material.facts["reference_site"]
     start = time.perf_counter()
     try:
-        with timed(log, "fit", config.threads):
-            fit(method, material.cohort, site, place.checkpoints, told)
+        with timed(log, "fit", material.config.threads):
+            job = _job(place, material)
+            if material.together == 1:
+                method = fitted(job, material.dataset, progress, log)
+            else:
+                method = fitted_together(job, material.devices, progress)
     finally:
         seconds = before + time.perf_counter() - start
         place.note(seconds)
@@ -271,6 +286,12 @@ def _train(place: Place, material: Material, progress: Progress) -> None:
         handler.close()
     # Nothing goes on from here, and optimizers' states are three times as large as the weights.
     shutil.rmtree(place.checkpoints)
+
+
+def _job(place: Place, material: Material) -> Job:
+    config, site = material.config, material.facts["reference_site"]
+    seed = place.recipe.seed
+    return Job(config, place.spec, material.cohort, site, seed, place.checkpoints)
 
 
 def _save(place: Place, material: Material, method: Harmonizer, seconds: float) -> None:
@@ -293,7 +314,7 @@ def _save(place: Place, material: Material, method: Harmonizer, seconds: float) 
         n_fit=len(material.cohort),
         images=images_seen(history),
         seconds=round(seconds, 1),
-        device=config.device,
+        device=f"{material.together} x {config.device}".removeprefix("1 x "),
         threads=config.threads,
         versions=versions | {package: version(package) for package in ("numpy", "torch")},
         history=thinned(history),

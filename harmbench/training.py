@@ -3,6 +3,10 @@
 Everything random in step k is seeded by the run's seed and k, and the batch of step k is a pure
 function of k. So the state of a run is its tensors and one number, and a run that was interrupted
 ends with the same bits as one that was not.
+
+In several processes (`harmbench.group`) each takes its share of every batch, and gradients and
+the parts of the loss are averaged over them. So a loss that is a mean over the images of a batch
+means the same there; what couples them (pairs, strata, statistics of the batch) does so in a share.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from torch import Tensor, nn
 from harmbench.ambient import interrupts, seeded
 from harmbench.checkpoint import Checkpoint, Curve, below, under
 from harmbench.errors import HarmbenchError
+from harmbench.group import Group
 from harmbench.progress import Progress, Task
 from harmbench.seeding import seed_from
 
@@ -167,20 +172,24 @@ def train(
     phases : callable or sequence of Phase
         What to minimize; phases take turns on every batch.
     batches : callable
-        ``batches(step)``: tensors anywhere inside it are moved to the device.
+        ``batches(step)``: tensors anywhere inside it are moved to the device. In several processes
+        a batch whose tensors are not all of shape (n, ...) needs a method ``only(rows: slice)``.
     config : TrainConfig
         Budget and optimizer.
     seed : int
         Of everything random in the loss and the layers; torch's ambient state is left as it was.
+        Each of several processes draws numbers of its own.
     device : str
         Such as ``"cpu"`` or ``"cuda:1"``.
     progress, description
         Where and under which name progress is shown, in images.
     checkpoints : Path or None
         Folder of the saved state: every `TrainConfig.checkpoint_minutes`, on Ctrl-C, at the end.
+        Several processes must all see it; the first one writes.
     observe, observe_every : callable, int
         Called after at least every `observe_every` images and at the end; the averaged model is
-        given where there is one. Its own memory is not part of the saved state.
+        given where there is one. Its own memory is not part of the saved state. Of several
+        processes the first one calls it.
 
     Returns
     -------
@@ -191,7 +200,8 @@ def train(
     Diverged
         Where the loss is not finite.
     HarmbenchError
-        Where the folder holds the state of a different training.
+        Where the folder holds the state of a different training, or the batch size is no multiple
+        of the number of processes.
     KeyboardInterrupt
         After the state is saved.
     """
@@ -203,6 +213,7 @@ def train(
     )
     if saved:
         run.restore(*saved.load())
+    run.join()
     with (
         interrupts() as interrupted,
         (progress or Progress()).task(description, config.steps * config.batch_size) as task,
@@ -212,11 +223,12 @@ def train(
             run.advance(batches(run.step), task)
             images = run.step * config.batch_size
             last = run.step == config.steps
-            if observe and (last or images % observe_every < config.batch_size):
+            if observe and run.group.first and (last or images % observe_every < config.batch_size):
                 observe(run.averaged.eval(), images)
-            if saved and (saved.due() or last or interrupted.is_set()):
+            stop = run.group.any(interrupted.is_set())
+            if saved and run.group.first and (saved.due() or last or stop):
                 saved.save(*run.state())
-            if interrupted.is_set():
+            if stop:
                 raise KeyboardInterrupt
     return Trained(run.curve.arrays(config.batch_size), run.averaged if run.ema else None)
 
@@ -233,6 +245,8 @@ class _Run:
         device: str,
     ) -> None:
         self.model, self.phases, self.config, self.seed = model, phases, config, seed
+        self.group = Group.here()
+        self.group.require_shares(config.batch_size)
         self.fabric = _fabric(device, config.precision)
         self.optimizers = [self._optimizer(phase) for phase in phases]
         self.wrapped, *self.steppers = self.fabric.setup(model, *self.optimizers)
@@ -257,16 +271,28 @@ class _Run:
             group["initial_lr"] = group["lr"]
         return optimizer
 
+    def join(self) -> None:
+        """Begin at one point with the other processes."""
+        self.group.require_same(
+            self.step,
+            "the processes of this training found different saved states; --out must be a folder "
+            "that all of them see",
+        )
+        self.group.copy(self.model.state_dict().values())
+        if self.ema:
+            self.group.copy(self.ema.module.state_dict().values())
+
     def advance(self, batch: Any, task: Task) -> None:
         """Take one step in every phase."""
-        step_seed = seed_from("step", self.seed, self.step)
+        step_seed = seed_from("step", self.seed, self.step, *self.group.stream)
         generator = torch.Generator(self.fabric.device).manual_seed(step_seed)
-        batch = self.fabric.to_device(batch)
+        batch = self.fabric.to_device(self.group.share(batch))
         self.model.train()
         parts: dict[str, Tensor] = {}
         with seeded(step_seed, self.fabric.device):
             for phase, optimizer in zip(self.phases, self.steppers, strict=True):
                 parts |= self._descend(phase, optimizer, batch, generator)
+        self.group.copy(self.model.buffers())
         if self.ema:
             self.ema.update(self.model, self.step)
         self.step += 1
@@ -284,6 +310,7 @@ class _Run:
             with self.fabric.autocast():
                 loss, parts = phase.loss(self.wrapped, batch, generator)
             self.fabric.backward(loss)
+        parts = self.group.averaged(moved, {"loss": loss, **parts})
         if self.config.clip:
             # What is not finite is found in the curve, whose error says what to do.
             norm = self.fabric.clip_gradients(
@@ -293,9 +320,7 @@ class _Run:
         optimizer.step()
         optimizer.zero_grad()
         prefix = f"{phase.name}." if phase.name else ""
-        return {
-            f"{prefix}{name}": value.detach() for name, value in {"loss": loss, **parts}.items()
-        }
+        return {f"{prefix}{name}": value.detach() for name, value in parts.items()}
 
     def _diverged(self) -> Diverged:
         return Diverged(

@@ -17,7 +17,8 @@ from harmbench.plan import IMAGE_PRODUCTS
 from harmbench.protocol import PRODUCTS
 from harmbench.weights import load_model, save_model
 
-METHODS = registry.names("method")
+# Images made elsewhere are no method to be checked: nothing is fitted or computed.
+METHODS = [n for n in registry.names("method") if not registry.load("method", n)().info.images_only]
 METRICS = registry.names("metric")
 # Methods that are trained at length: their own tests run the suite with a small budget.
 TRAINED = {name for name in METHODS if registry.load("method", name)().budget}

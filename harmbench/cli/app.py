@@ -17,12 +17,17 @@ from harmbench.cli.data_options import (
     SliceZ,
     data_options,
 )
+from harmbench.cli.evaluate import evaluate
+from harmbench.cli.export import export
+from harmbench.cli.harmonize import harmonize
 from harmbench.cli.options import (
+    AsMarkdown,
     Config,
     Data,
     DataSeed,
     Debug,
     Device,
+    Devices,
     Preset,
     Quiet,
     ReferenceSite,
@@ -177,6 +182,7 @@ def train(
     data_seed: DataSeed = None,
     threads: Threads = None,
     device: Device = None,
+    devices: Devices = 1,
     site_column: SiteColumn = None,
     age_column: AgeColumn = None,
     sex_column: SexColumn = None,
@@ -202,6 +208,7 @@ def train(
         "reference_site": reference_site,
         "seeds": seeds,
         "seed": seed,
+        "devices": devices,
         "data_seed": data_seed,
         "threads": threads,
         "device": device,
@@ -212,15 +219,40 @@ def train(
     raise typer.Exit(train_and_tell(flags, config, out, quiet=quiet))
 
 
+app.command()(harmonize)
+app.command()(export)
+app.command(cls=VariadicCommand)(evaluate)
+
+
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folder of a run, or of several runs of the same data, such as one job a method.",
+            metavar="FOLDER...",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the report. Default: the run's own; several runs need one.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Show no images of subjects.")
+    ] = False,
+    hash_ids: Annotated[
+        bool,
+        typer.Option("--hash-ids", help="Made-up names for participants, other ones every time."),
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Make the tables, figures and report of a run again, without computing anything."""
-    import reports
+    """Make the report of a run again, or one of several runs, without computing anything."""
+    from harmbench.cli.report import report_on
 
-    typer.echo(reports.build(folder))
+    report_on(folders, out, images=not no_images, hash_ids=hash_ids)
 
 
 @app.command()
@@ -324,31 +356,34 @@ def check_method(
 @app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
+    markdown: AsMarkdown = False,
     debug: Debug = False,
 ) -> None:
     """List the methods and controls, or show one."""
-    from harmbench.cli.listing import show
+    from harmbench.cli.listing import listing
 
-    typer.echo(show("method", name))
+    typer.echo(listing("method", name, markdown=markdown))
 
 
 @app.command()
 def metrics(
     name: Annotated[str | None, typer.Argument(help="One metric, in full.")] = None,
+    markdown: AsMarkdown = False,
     debug: Debug = False,
 ) -> None:
     """List the metrics, or show one."""
-    from harmbench.cli.listing import show
+    from harmbench.cli.listing import listing
 
-    typer.echo(show("metric", name))
+    typer.echo(listing("metric", name, markdown=markdown))
 
 
 @app.command()
 def datasets(
     name: Annotated[str | None, typer.Argument(help="One data set, in full.")] = None,
+    markdown: AsMarkdown = False,
     debug: Debug = False,
 ) -> None:
     """List the data sets, or show one."""
-    from harmbench.cli.listing import show
+    from harmbench.cli.listing import listing
 
-    typer.echo(show("dataset", name))
+    typer.echo(listing("dataset", name, markdown=markdown))

@@ -10,25 +10,44 @@ from tabulate import tabulate
 
 from harmbench import registry
 from harmbench.dataset import Dataset
+from harmbench.errors import HarmbenchError
 from harmbench.method import Harmonizer
 from harmbench.metric import Metric
 from harmbench.shipped import shipped_with
 
 
+def listing(kind: registry.Kind, name: str | None, *, markdown: bool) -> str:
+    """Return what `show` does, or all plug-ins as a Markdown table.
+
+    Raises
+    ------
+    HarmbenchError
+        Where a single one is asked for as Markdown.
+    """
+    if not markdown:
+        return show(kind, name)
+    if name is not None:
+        raise HarmbenchError(f"--markdown lists all; leave out '{name}', or leave out --markdown")
+    from harmbench.cli import reference
+
+    return reference.markdown(kind)
+
+
 def show(kind: registry.Kind, name: str | None) -> str:
     """Return a table of all plug-ins of a kind, or everything about one of them."""
     if name is not None:
-        facts = _facts(registry.load(kind, name))
+        facts = facts_of(registry.load(kind, name))
         return tabulate([(k, _text(v)) for k, v in facts.items()], tablefmt="plain")
     rows = []
     for known in registry.names(kind):
-        facts = _facts(registry.load(kind, known))
+        facts = facts_of(registry.load(kind, known))
         ships = f"\nWeights: {facts['weights']}." if facts.get("weights") else ""
         rows.append((known, facts["label"], facts["summary"] + ships))
     return tabulate(rows, headers=("name", "label", "what it is"), maxcolwidths=[None, 32, 70])
 
 
-def _facts(plugin: Any) -> dict[str, Any]:
+def facts_of(plugin: Any) -> dict[str, Any]:
+    """Return all that a plug-in declares, by name."""
     if isinstance(plugin, Metric):
         return asdict(plugin.info)
     parameters = inspect.signature(plugin).parameters.values()

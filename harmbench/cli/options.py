@@ -46,5 +46,16 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: 
 Device = Annotated[
     str | None, typer.Option(help="Where to train, such as cpu or cuda. Default: cpu.")
 ]
+Devices = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="How many GPUs (or processes on the CPU) train one model together, each on its share "
+        "of every batch. For several machines, see torchrun in the documentation.",
+    ),
+]
+AsMarkdown = Annotated[
+    bool, typer.Option("--markdown", help="All of them as a Markdown table with their sources.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,28 @@ from harmbench.study import read_study
 
 
 def run_and_report(
-    flags: dict[str, Any], study: Path | None, out: Path | None, *, quiet: bool, dry_run: bool
+    flags: dict[str, Any],
+    study: Path | None,
+    out: Path | None,
+    *,
+    quiet: bool,
+    dry_run: bool = False,
+    check: Callable[..., None] | None = None,
 ) -> int:
     """Run what the command line and the study file asked for; return the exit code.
+
+    Parameters
+    ----------
+    flags : dict
+        Settings of `harmbench.config.resolve`, None where not given.
+    study : Path or None
+        File with further settings.
+    out : Path or None
+        The run folder.
+    quiet, dry_run : bool
+        Without progress; without doing anything.
+    check : callable or None
+        What must hold of the run before it starts, see `harmbench.runner.run`.
 
     Returns
     -------
@@ -43,7 +64,8 @@ def run_and_report(
         return 0
     try:
         with make_progress(quiet) as progress:
-            summary = run(config, folder, progress)
+            first = partial(check, progress=progress) if check else None
+            summary = run(config, folder, progress, check=first)
             progress.message("writing the report")
             page = reports.build(folder)
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from harmbench.cli import EXIT_INTERRUPTED
 from harmbench.cli.run import make_progress
 from harmbench.config import data_title, resolve
 from harmbench.errors import HarmbenchError
+from harmbench.group import is_first
 from harmbench.study import read_study
 from harmbench.trainer import train
 
@@ -40,7 +41,7 @@ def train_and_tell(
     settings = read_study(study) if study else {}
     settings = {name: value for name, value in settings.items() if name in READ}
     options = {**settings.pop("data_options", {}), **(flags.pop("data_options", None) or {})}
-    seed = flags.pop("seed")
+    seed, devices = flags.pop("seed"), flags.pop("devices")
     if seed is not None and flags["seeds"] is not None:
         raise HarmbenchError("--seed trains one seed, --seeds the first so many; give one of them")
     settings |= {name: value for name, value in flags.items() if value is not None}
@@ -50,13 +51,16 @@ def train_and_tell(
     folder = out or Path("weights") / f"{data_title(config.data)}-{config.preset}"
     seeds = range(config.seeds) if seed is None else [seed]
     try:
-        with make_progress(quiet) as progress, _terminations():
-            folders = train(config, folder, progress, seeds=seeds, command=_command(sys.argv[1:]))
+        with make_progress(quiet or not is_first()) as progress, _terminations():
+            command = _command(sys.argv[1:])
+            folders = train(config, folder, progress, seeds=seeds, command=command, devices=devices)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; the same command goes on where it was ({folder})", err=True)
+        if is_first():
+            typer.echo(f"stopped; the same command goes on where it was ({folder})", err=True)
         return EXIT_INTERRUPTED
-    for line in _told(folders):
-        typer.echo(line)
+    if is_first():
+        for line in _told(folders):
+            typer.echo(line)
     return 0
 
 

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort, RowKey
 from harmbench.data import participants
@@ -147,6 +148,7 @@ class BIDSDataset(Dataset):
         self.contains = contains
         self.notes: list[str] = []
         self._left_out: set[ScanName | None] = set()
+        self._affines: dict[RowKey, NDArray[np.float64]] = {}
 
     @property
     def info(self) -> DatasetInfo:
@@ -228,7 +230,11 @@ class BIDSDataset(Dataset):
             + [*_image_notes(facts)]
         )
         usable = bool(used) and "site" in table and bool(table["site"].notna().all())
-        cohort = _cohort([read.slices for read in used], table) if usable else None
+        slices = [one for read in used for one in read.slices]
+        cohort = _cohort(slices, table) if usable else None
+        if cohort is not None:
+            affines = [one.affine for one in slices if one.affine is not None]
+            self._affines = dict(zip(cohort.keys, affines, strict=True))
         return Survey(cohort, facts, problems, notes)
 
     def _read(
@@ -246,6 +252,12 @@ class BIDSDataset(Dataset):
                     problems.append(Problem(place, str(error), scan.name))
                 task.advance(note=scan.participant_id)
         return reads, problems
+
+    def geometry(self, keys: Sequence[RowKey]) -> NDArray[np.float64]:
+        """Return where the slices lie, from the files' headers; reads the images if need be."""
+        if not self._affines:
+            self.load()
+        return np.stack([self._affines[key] for key in keys])
 
     def repeats(self) -> list[tuple[RowKey, RowKey]]:
         """Return all pairs of scans of one participant, at one site or at two, slice by slice.
@@ -309,11 +321,10 @@ def _too_few_sites(place: str, table: pd.DataFrame, problems: list[Problem]) -> 
     return [Problem(place, without + sentence)] if sentence else []
 
 
-def _cohort(slices: list[list[Prepared]], table: pd.DataFrame) -> Cohort:
-    count = len(slices[0])
+def _cohort(images: list[Prepared], table: pd.DataFrame) -> Cohort:
+    count = len(images) // len(table)
     rows = table.loc[table.index.repeat(count)].reset_index(drop=True)
     rows["slice"] = np.tile(np.arange(count), len(table))
-    images = [one for scan in slices for one in scan]
     return Cohort(
         images=np.stack([one.image for one in images]),
         participants=rows,

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
 import harmbench
-from harmbench.cohort import Cohort
+from harmbench.cohort import IDENTIFIERS, Cohort
 from harmbench.data.bids import PREPROCESSED
+from harmbench.data.bids_names import Name, names_of
+from harmbench.data.geometry import centered
 from harmbench.errors import HarmbenchError
+from harmbench.progress import Progress
 
-ENTITIES = ("participant_id", "session_id", "slice")
+MASK = "desc-brain_mask.nii.gz"
 
 
 def write_bids(cohort: Cohort, folder: str | Path, spacing_mm: float, name: str) -> None:
-    """Write one slice per scan, its mask, and the participants table, as a BIDS derivative.
+    """Write slices, their masks, and the participants table, as a BIDS derivative.
 
     A participant with one scan and no session stands in ``sub-*/anat/``; any other has ``ses-*``
     folders and a ``sub-*_sessions.tsv`` that carries the site and all else of each scan. A scan
@@ -47,22 +51,35 @@ def write_bids(cohort: Cohort, folder: str | Path, spacing_mm: float, name: str)
     Raises
     ------
     HarmbenchError
-        Where the folder holds something, the cohort is not of one slice per scan, or two names
-        become the same BIDS label.
+        Where the folder holds something, the cohort is not of slices, or two names become the same
+        BIDS label.
+    """
+    affine = centered(cohort.shape, spacing_mm)
+    with new_folder(folder) as draft:
+        write_derivative(cohort, draft, np.broadcast_to(affine, (len(cohort), 4, 4)), name)
+        text = f"{name}\n\n{len(cohort)} slices written by harmbench {harmbench.__version__}.\n"
+        (draft / "README").write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Give a hidden folder to fill, which takes its own name when the block ends well.
+
+    Raises
+    ------
+    HarmbenchError
+        Where that name is taken by anything but an empty folder.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise HarmbenchError(f"{folder} exists and is not an empty folder; name another")
-    if cohort.space != "slice":
-        raise HarmbenchError(f"only slices can be written as BIDS, not a cohort of {cohort.space}s")
-    labels = _labels(cohort)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    refuse_taken(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise HarmbenchError(f"{folder} cannot be written: {error}") from error
     try:
         draft.chmod(0o755)  # mkdtemp's folders are private
-        _write_images(cohort, labels, draft, spacing_mm)
-        _write_tables(cohort, labels, draft)
-        _write_texts(cohort, draft, spacing_mm, name)
+        yield draft
         if folder.exists():
             folder.rmdir()
         draft.rename(folder)
@@ -71,54 +88,66 @@ def write_bids(cohort: Cohort, folder: str | Path, spacing_mm: float, name: str)
         raise
 
 
-def _labels(cohort: Cohort) -> pd.DataFrame:
-    """Return the BIDS names of every row: columns ``sub`` and ``ses`` (``""`` where none)."""
-    table = cohort.participants
-    subject = table["participant_id"].astype(str)
-    several = subject.duplicated(keep=False)
-    session = table["session_id"].astype(str)
-    session = session.where((session != "") | ~several, table["site"].astype(str))
-    labels = pd.DataFrame(
-        {
-            "sub": [_label("sub-", value) for value in subject],
-            "ses": [_label("ses-", value) if value else "" for value in session],
-        }
-    )
-    if labels["sub"].nunique() != subject.nunique():
-        raise HarmbenchError("two participants become the same BIDS label (letters and digits)")
-    twice = labels.duplicated()
-    if twice.any():
-        row = labels[twice].iloc[0]
-        raise HarmbenchError(
-            f"{row['sub']} {row['ses']} would be written twice; each scan needs a session of its "
-            "own and only one slice"
-        )
-    return labels
+def refuse_taken(folder: Path) -> None:
+    """Raise where a folder to be written holds something already.
+
+    Raises
+    ------
+    HarmbenchError
+    """
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise HarmbenchError(f"{folder} exists and is not an empty folder; name another")
 
 
-def _label(prefix: str, value: str) -> str:
-    clean = re.sub("[^0-9A-Za-z]", "", value.removeprefix(prefix))
-    if not clean:
-        raise HarmbenchError(f"'{value}' has no letter or digit to make a BIDS label of")
-    return prefix + clean
+def write_derivative(
+    cohort: Cohort,
+    root: Path,
+    affines: NDArray[np.float64],
+    name: str,
+    *,
+    rest: str = "desc-preproc_T1w.nii.gz",
+    progress: Progress | None = None,
+) -> list[Name]:
+    """Write images, masks, tables of people and the description into a folder.
 
+    Parameters
+    ----------
+    cohort : Cohort
+        Slices.
+    root : Path
+        Is there.
+    affines : ndarray, shape (n, 4, 4)
+        Where the slices lie, see `harmbench.data.geometry`.
+    name : str
+        Name of the data set.
+    rest : str
+        End of the images' names, after subject and session.
+    progress : Progress or None
 
-def _write_images(cohort: Cohort, labels: pd.DataFrame, root: Path, spacing_mm: float) -> None:
-    affine = _affine(cohort.shape, spacing_mm)
-    for row, (subject, session) in enumerate(labels.itertuples(index=False)):
-        place = root / subject / session / "anat"
-        place.mkdir(parents=True)
-        stem = "_".join(filter(None, (subject, session)))
-        _write_nifti(place / f"{stem}_desc-preproc_T1w.nii.gz", cohort.images[row], affine)
-        mask = cohort.mask[row].astype(np.uint8)
-        _write_nifti(place / f"{stem}_desc-brain_mask.nii.gz", mask, affine)
+    Returns
+    -------
+    list of Name
+        Of every row.
 
-
-def _affine(shape: tuple[int, ...], spacing_mm: float) -> NDArray[np.float64]:
-    """Return axes right, anterior, superior, with the origin in the middle of the slice."""
-    affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
-    affine[:2, 3] = -spacing_mm * (np.array(shape) - 1) / 2
-    return affine
+    Raises
+    ------
+    HarmbenchError
+        Where the cohort is not of slices, or for the reasons of `names_of`.
+    """
+    if cohort.space != "slice":
+        raise HarmbenchError(f"only slices can be written as BIDS, not a cohort of {cohort.space}s")
+    names = names_of(cohort.participants)
+    with (progress or Progress()).task("writing images", len(cohort)) as task:
+        for row, one in enumerate(names):
+            (root / one.folder).mkdir(parents=True, exist_ok=True)
+            _write_nifti(root / one.file(rest), cohort.images[row], affines[row])
+            mask = cohort.mask[row].astype(np.uint8)
+            _write_nifti(root / one.file(MASK), mask, affines[row])
+            task.advance(note=one.subject)
+    _write_tables(cohort, names, root)
+    spacing = round(float(voxel_sizes(affines[0])[0]), 9)
+    _write_descriptions(root, name, cohort.shape, spacing)
+    return names
 
 
 def _write_nifti(file: Path, image: NDArray, affine: NDArray[np.float64]) -> None:
@@ -127,9 +156,11 @@ def _write_nifti(file: Path, image: NDArray, affine: NDArray[np.float64]) -> Non
     nib.save(nifti, file)
 
 
-def _write_tables(cohort: Cohort, labels: pd.DataFrame, root: Path) -> None:
+def _write_tables(cohort: Cohort, names: Sequence[Name], root: Path) -> None:
     """Write participants.tsv with what is common to a participant's scans, the rest by session."""
-    table = cohort.participants.drop(columns=list(ENTITIES)).reset_index(drop=True)
+    labels = pd.DataFrame([(n.subject, n.session) for n in names], columns=["sub", "ses"])
+    labels = labels.drop_duplicates()
+    table = cohort.participants.drop(columns=list(IDENTIFIERS)).reset_index(drop=True)
     people = []
     for subject, rows in labels.groupby("sub", sort=True):
         scans = table.loc[rows.index]
@@ -137,15 +168,16 @@ def _write_tables(cohort: Cohort, labels: pd.DataFrame, root: Path) -> None:
         people.append({"participant_id": subject} | dict.fromkeys(table, np.nan) | common)
         if rows["ses"].any():
             sessions = scans.assign(session_id=rows["ses"])[["session_id", *table.columns]]
-            _write_tsv(root / str(subject) / f"{subject}_sessions.tsv", sessions)
-    _write_tsv(root / "participants.tsv", pd.DataFrame(people))
+            write_tsv(root / str(subject) / f"{subject}_sessions.tsv", sessions)
+    write_tsv(root / "participants.tsv", pd.DataFrame(people))
 
 
-def _write_tsv(file: Path, table: pd.DataFrame) -> None:
+def write_tsv(file: Path, table: pd.DataFrame) -> None:
+    """Write a table as BIDS wants it."""
     table.to_csv(file, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
 
 
-def _write_texts(cohort: Cohort, root: Path, spacing_mm: float, name: str) -> None:
+def _write_descriptions(root: Path, name: str, shape: tuple[int, ...], spacing_mm: float) -> None:
     program = {"Name": "harmbench", "Version": harmbench.__version__}
     _write_json(
         root / "dataset_description.json",
@@ -154,7 +186,7 @@ def _write_texts(cohort: Cohort, root: Path, spacing_mm: float, name: str) -> No
             "BIDSVersion": "1.10.0",
             "DatasetType": "derivative",
             "GeneratedBy": [program],
-            PREPROCESSED: {"size": list(cohort.shape), "spacing_mm": float(spacing_mm)},
+            PREPROCESSED: {"size": list(shape), "spacing_mm": spacing_mm},
         },
     )
     _write_json(
@@ -165,8 +197,6 @@ def _write_texts(cohort: Cohort, root: Path, spacing_mm: float, name: str) -> No
             "sex": {"Description": "Sex", "Levels": {"F": "female", "M": "male"}},
         },
     )
-    text = f"{name}\n\n{len(cohort)} slices written by harmbench {harmbench.__version__}.\n"
-    (root / "README").write_text(text, encoding="utf-8")
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:

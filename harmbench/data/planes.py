@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+from harmbench.data.geometry import of_plane
 from harmbench.errors import HarmbenchError
 
 STRIPPED_SHARE = 0.2
@@ -19,12 +20,16 @@ STRIPPED_SHARE = 0.2
 
 
 class Plane(NamedTuple):
-    """One slice on its own grid, with the same axes; `void` where it held NaN."""
+    """One slice on its own grid, with the same axes; `void` where it held NaN.
+
+    `affine` says where it lies, see `harmbench.data.geometry`.
+    """
 
     image: NDArray[np.float32]
     mask: NDArray[np.bool_] | None
     void: NDArray[np.bool_]
     spacing: tuple[float, float]
+    affine: NDArray[np.float64]
 
 
 def canonical(
@@ -106,7 +111,16 @@ def select_planes(
     spacing = (float(sides[in_plane[0]]), float(sides[in_plane[1]]))
     data, void = np.moveaxis(data, normal, 0), np.moveaxis(void, normal, 0)
     masks = None if mask is None else np.moveaxis(mask, normal, 0)
-    return [Plane(data[i], None if masks is None else masks[i], void[i], spacing) for i in indices]
+    return [
+        Plane(
+            data[i],
+            None if masks is None else masks[i],
+            void[i],
+            spacing,
+            of_plane(affine, normal, i),
+        )
+        for i in indices
+    ]
 
 
 def _plane_indices(

@@ -17,6 +17,7 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from harmbench.data.geometry import of_grid
 from harmbench.data.planes import Plane, canonical, foreground, select_planes, threshold_of
 from harmbench.errors import HarmbenchError
 
@@ -99,10 +100,14 @@ class PreprocessConfig:
 
 
 class Prepared(NamedTuple):
-    """One image on the common grid: first axis to the right, second to the front."""
+    """One image on the common grid: first axis to the right, second to the front.
+
+    `affine` says where it lies, see `harmbench.data.geometry`; None where that is not known.
+    """
 
     image: NDArray[np.float32]
     mask: NDArray[np.bool_]
+    affine: NDArray[np.float64] | None = None
 
 
 def prepare(
@@ -162,43 +167,59 @@ def _prepare_plane(plane: Plane, threshold: float, config: PreprocessConfig) -> 
         pixels = np.where(plane.mask, pixels, np.float32(0))
     if not front.any() or np.ptp(pixels[front]) == 0:
         raise HarmbenchError("its slice holds no foreground with more than one intensity")
-    small, small_mask = resample(pixels, front, plane.spacing, config)
+    factor, offset = _placing(front, plane.spacing, config)
+    small, small_mask = resample(pixels, front, factor, offset, config.size)
     if not config.scaled:
         _check_cut(front, plane.spacing, small_mask, config)
         small = scale(small, small_mask, config.percentile)
-    return Prepared(small, small_mask)
+    return Prepared(small, small_mask, of_grid(plane.affine, factor, offset))
+
+
+def _placing(
+    mask: NDArray[np.bool_], spacing: tuple[float, float], config: PreprocessConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the factor and offset by which the grid's pixels lie on the slice's."""
+    factor = config.spacing_mm / np.asarray(spacing)
+    factor = np.where(np.abs(factor - 1) < 1e-4, 1.0, factor)  # headers hold float32 spacings
+    if config.center == "brain":
+        center = np.asarray(ndimage.center_of_mass(mask))
+    else:
+        center = (np.asarray(mask.shape) - 1) / 2
+    return factor, center - factor * (config.size - 1) / 2
 
 
 def resample(
     image: NDArray[np.float32],
     mask: NDArray[np.bool_],
-    spacing: tuple[float, float],
-    config: PreprocessConfig,
+    factor: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    size: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Bring a slice onto the square grid, linearly, smoothed first where it gets coarser.
+    """Bring a slice onto a square grid, linearly, smoothed first where it gets coarser.
 
     The Gaussian's standard deviation is (factor - 1) / 2 source pixels, as in scikit-image. Where
-    spacing and center already are the grid's, values come back unchanged.
+    the grid already is the slice's, values come back unchanged.
+
+    Parameters
+    ----------
+    image, mask : ndarray
+        The slice and its foreground, of one shape.
+    factor, offset : ndarray, shape (2,)
+        Pixel p of the grid is pixel ``factor * p + offset`` of the slice.
+    size : int
+        Pixels along each side of the grid.
 
     Returns
     -------
     image, mask : ndarray, shape (size, size)
         0 and False outside the slice.
     """
-    factor = config.spacing_mm / np.asarray(spacing)
-    factor = np.where(np.abs(factor - 1) < 1e-4, 1.0, factor)  # headers hold float32 spacings
-    if config.center == "brain":
-        center = np.asarray(ndimage.center_of_mass(mask))
-    else:
-        center = (np.asarray(image.shape) - 1) / 2
-    offset = center - factor * (config.size - 1) / 2
     sigma = np.maximum(factor - 1, 0) / 2
 
     def sample(values: NDArray) -> NDArray[np.float32]:
         smooth = ndimage.gaussian_filter(values.astype(np.float32), sigma, mode="nearest")
-        shape = (config.size, config.size)
         return ndimage.affine_transform(
-            smooth, np.diag(factor), offset, shape, order=1, mode="grid-constant", cval=0.0
+            smooth, np.diag(factor), offset, (size, size), order=1, mode="grid-constant", cval=0.0
         )
 
     return sample(image), sample(mask) >= 0.5

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from harmbench.cohort import Cohort, RowKey
+from harmbench.data.geometry import centered
 from harmbench.data.phantom.anatomy import FIELD_OF_VIEW, make_grid, tissue
 from harmbench.data.phantom.render import Effect, render
 from harmbench.data.phantom.scanner import REFERENCE_SITE, Scanner, draw_scanner
@@ -217,6 +218,11 @@ class Phantom(Dataset):
         index = np.array([self._index(key) for key in keys], dtype=np.int64)
         scan = None if clean else (RESCAN, draw)
         return self._scan(index, [site] * len(index), scan, Progress())[0]
+
+    def geometry(self, keys: Sequence[RowKey]) -> NDArray[np.float64]:
+        """Return every slice in the middle of the axes right, anterior, superior."""
+        affine = centered((self.size, self.size), self.spacing_mm)
+        return np.broadcast_to(affine, (len(keys), 4, 4)).copy()
 
     def repeats(self) -> list[tuple[RowKey, RowKey]]:
         """Return all pairs of scans of one travelling subject."""

@@ -1,0 +1,117 @@
+"""`harmbench evaluate`: images that were harmonized outside, in the table of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harmbench.cli.data_options import (
+    AgeColumn,
+    SexCodes,
+    SexColumn,
+    SiteColumn,
+    SkipBad,
+    Slices,
+    SliceZ,
+    data_options,
+)
+from harmbench.cli.options import (
+    Config,
+    Data,
+    DataSeed,
+    Debug,
+    Device,
+    Preset,
+    Quiet,
+    ReferenceSite,
+    Threads,
+)
+
+
+def evaluate(
+    harmonized: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the harmonized images, under the names that `harmbench export` gave "
+            "them, or written by `harmbench harmonize`.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    name: Annotated[
+        str, typer.Option(help="What the row is called.", metavar="TEXT")
+    ] = "returned images",
+    data: Data = None,
+    config: Config = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the results; a run of the same data in it is extended, so that all "
+            "stand in one table. Default: results/<data>-<preset>, as for `run`.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    preset: Preset = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Which metrics, as for `run`. Default: core.", metavar="five|core|full"),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these metrics, as for `run`.", metavar="NAME..."),
+    ] = None,
+    controls: Annotated[
+        list[str] | None,
+        typer.Option(help="Controls to show beside it, as for `run`.", metavar="all|none|NAME..."),
+    ] = None,
+    reference_site: ReferenceSite = None,
+    data_seed: DataSeed = None,
+    threads: Threads = None,
+    device: Device = None,
+    inception_weights: Annotated[
+        Path | None,
+        typer.Option(help="File of pytorch-fid's Inception weights.", metavar="FILE"),
+    ] = None,
+    site_column: SiteColumn = None,
+    age_column: AgeColumn = None,
+    sex_column: SexColumn = None,
+    sex_codes: SexCodes = None,
+    slices: Slices = None,
+    slice_z: SliceZ = None,
+    skip_bad: SkipBad = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Score images that a program outside has harmonized, in the same table as any method.
+
+    They are read as they are, without rescaling. Metrics that need more than harmonized images
+    (other covariates, other targets) are rows that say so.
+    """
+    from functools import partial
+
+    from harmbench.cli.run import run_and_report
+    from harmbench.errors import HarmbenchError
+    from harmbench.evaluator import check, returned_spec
+
+    if harmonized is None:
+        raise HarmbenchError("give the folder with the harmonized images: --harmonized FOLDER")
+    spec = returned_spec(harmonized, name)
+    flags = {
+        "methods": [spec],
+        "data": data,
+        "preset": preset,
+        "protocol": protocol,
+        "metrics": metrics,
+        "controls": controls,
+        "reference_site": reference_site,
+        "data_seed": data_seed,
+        "threads": threads,
+        "device": device,
+        "inception": inception_weights,
+        "data_options": data_options(
+            site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
+        ),
+    }
+    code = run_and_report(flags, config, out, quiet=quiet, check=partial(check, spec=spec))
+    raise typer.Exit(code)

@@ -1,0 +1,68 @@
+"""`harmbench export`: the data of a run for a program outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harmbench.cli.data_options import (
+    AgeColumn,
+    SexCodes,
+    SexColumn,
+    SiteColumn,
+    SkipBad,
+    Slices,
+    SliceZ,
+    data_options,
+)
+from harmbench.cli.options import Config, DataSeed, Debug, Preset, Quiet, ReferenceSite
+
+
+def export(
+    data: Annotated[
+        str | None,
+        typer.Argument(help="A BIDS folder, an .npz file, or a data set's name, as for `run`."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder to write to.")] = None,
+    config: Config = None,
+    preset: Preset = None,
+    reference_site: ReferenceSite = None,
+    data_seed: DataSeed = None,
+    site_column: SiteColumn = None,
+    age_column: AgeColumn = None,
+    sex_column: SexColumn = None,
+    sex_codes: SexCodes = None,
+    slices: Slices = None,
+    slice_z: SliceZ = None,
+    skip_bad: SkipBad = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write the slices that methods see, with the split, for a program outside.
+
+    The folder's README.md says what the program must do; `harmbench evaluate` scores what it
+    returns.
+    """
+    from harmbench.cli.run import make_progress
+    from harmbench.cli.settings import resolved
+    from harmbench.errors import HarmbenchError
+    from harmbench.exporter import export as write
+
+    if out is None:
+        raise HarmbenchError("give the new folder to write to: --out FOLDER")
+    flags = {
+        "data": data,
+        "preset": preset,
+        "reference_site": reference_site,
+        "data_seed": data_seed,
+        "data_options": data_options(
+            site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
+        ),
+    }
+    settings = resolved(flags, config, needs="data")
+    with make_progress(quiet) as progress:
+        material = write(settings, out, progress)
+    typer.echo(f"{len(material.cohort)} slices written to {out}; its README.md says what to do")
+    typer.echo(f"reference site: {material.reference_site}; fingerprint and settings: export.json")

@@ -1,0 +1,114 @@
+"""`harmbench harmonize`: a data set harmonized by one method, as NIfTI files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harmbench.cli.data_options import (
+    AgeColumn,
+    SexCodes,
+    SexColumn,
+    SiteColumn,
+    SkipBad,
+    Slices,
+    SliceZ,
+    data_options,
+)
+from harmbench.cli.options import (
+    Config,
+    Data,
+    DataSeed,
+    Debug,
+    Device,
+    Preset,
+    Quiet,
+    ReferenceSite,
+    Threads,
+)
+
+
+def harmonize(
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="The method: a name from `harmbench methods`, file.py:Class, or the label of a "
+            "variant in the study file.",
+            metavar="NAME",
+        ),
+    ] = None,
+    data: Data = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder to write to.", metavar="FOLDER")
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Weights instead of training: auto takes up those shipped with the method where "
+            "they fit; none trains; or a folder that `harmbench train` has written.",
+            metavar="auto|none|FOLDER",
+        ),
+    ] = "auto",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Site to harmonize to, of methods that can render to any. Default: the "
+            "reference site.",
+            metavar="SITE",
+        ),
+    ] = None,
+    config: Config = None,
+    preset: Preset = None,
+    reference_site: ReferenceSite = None,
+    data_seed: DataSeed = None,
+    threads: Threads = None,
+    device: Device = None,
+    site_column: SiteColumn = None,
+    age_column: AgeColumn = None,
+    sex_column: SexColumn = None,
+    sex_codes: SexCodes = None,
+    slices: Slices = None,
+    slice_z: SliceZ = None,
+    skip_bad: SkipBad = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Harmonize a whole data set with one method and write it as NIfTI files.
+
+    The method is fitted as `run` fits it with seed 0, or its weights are taken up, so the images
+    are those that `run` scores. A call that was stopped goes on with the same command.
+    """
+    from harmbench.cli import EXIT_INTERRUPTED
+    from harmbench.cli.run import make_progress
+    from harmbench.cli.settings import resolved
+    from harmbench.errors import HarmbenchError
+    from harmbench.harmonizing import harmonize as write
+
+    if method is None or out is None:
+        raise HarmbenchError("give --method NAME (see `harmbench methods`) and --out FOLDER")
+    flags = {
+        "data": data,
+        "preset": preset,
+        "reference_site": reference_site,
+        "data_seed": data_seed,
+        "threads": threads,
+        "device": device,
+        "data_options": data_options(
+            site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
+        ),
+    }
+    settings = resolved(flags, config, method=method, weights=weights)
+    try:
+        with make_progress(quiet) as progress:
+            material = write(settings, out, progress, target=target)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on where it was", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    typer.echo(f"{len(material.cohort)} slices written to {out}")
+    if not material.split.cross_fitting:
+        typer.echo(
+            "the method was fitted on the images of part `fit` (split.tsv) and harmonizes those "
+            "better than others: judge it by the other parts"
+        )
