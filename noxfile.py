@@ -6,6 +6,7 @@ What needs torch shares one environment, made by uv, so that five gigabytes are 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -82,3 +83,29 @@ def lowest(session: nox.Session) -> None:
     """Run the test suite with the oldest versions that pyproject.toml admits."""
     session.install("--resolution", "lowest-direct", "-e", ".[test]")
     session.run(*PYTEST, *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel, install it without the sources, look at it and run it (minutes)."""
+    source, room = Path.cwd(), Path(session.create_tmp()).resolve()
+    for old in room.glob("*.whl"):
+        old.unlink()
+    session.run(find_uv_bin(), "build", "--quiet", "--wheel", "--out-dir", str(room), external=True)
+    (built,) = room.glob("*.whl")
+    session.install("--reinstall-package", "harmbench", str(built))
+    session.chdir(room)
+    # Isolated: neither the folder nor the script's own is searched for modules.
+    session.run("python", "-I", str(source / "tests/check_installed.py"))
+    # The folder of an earlier check would be taken up again.
+    out = room / "smoke"
+    shutil.rmtree(out, ignore_errors=True)
+    run = ("run", "--methods", "combat", "--preset", "smoke", "--out", str(out))
+    session.run("harmbench", *run, *session.posargs)
+    assert (out / "report.html").is_file()
+
+
+@nox.session(venv_backend="none")
+def licenses(session: nox.Session) -> None:
+    """Write docs/licenses.md from what the installed packages say about themselves."""
+    run_shared(session, "python", "benchmarks/licenses.py")
