@@ -1,0 +1,76 @@
+"""The documentation says what is true: its tables are current, its commands run as printed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from harmbench.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+GENERATED = re.compile(r"<!-- harmbench (\w+) --markdown -->\n(.*?)<!-- end -->", re.DOTALL)
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SHORT = ("methods", "metrics", "datasets", "phantom", "check-method")
+"""Commands that are run, not only parsed: seconds each."""
+
+
+def commands(page: Path) -> list[str]:
+    """Return the harmbench commands in the shell blocks of a page, without their comments."""
+    blocks = "\n".join(SHELL.findall(page.read_text(encoding="utf-8"))).replace("\\\n", " ")
+    lines = [line for text in blocks.splitlines() for line in text.split("&&")]
+    return [line.strip() for line in lines if line.strip().startswith("harmbench ")]
+
+
+EVERY = [
+    pytest.param(line, id=f"{page.name}: {line[:60]}") for page in PAGES for line in commands(page)
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_generated_tables_are_current(page: Path) -> None:
+    for kind, held in GENERATED.findall(page.read_text(encoding="utf-8")):
+        result = CliRunner().invoke(app, [kind, "--markdown"])
+        assert result.exit_code == 0
+        assert held.strip() == result.output.strip(), (
+            f"the table of {kind} in {page.name} is not what `harmbench {kind} --markdown` prints"
+        )
+
+
+def test_there_are_commands_and_tables_to_check() -> None:
+    assert len(EVERY) > 20
+    kinds = [kind for page in PAGES for kind, _ in GENERATED.findall(page.read_text("utf-8"))]
+    assert {"methods", "metrics", "datasets"} <= set(kinds)
+
+
+@pytest.mark.parametrize("line", EVERY)
+def test_every_printed_command_has_a_form_that_the_program_knows(line: str) -> None:
+    arguments = [a for a in shlex.split(line, comments=True)[1:] if a != "..."]
+    group: Any = typer.main.get_command(app)
+    with group.make_context("harmbench", list(arguments)) as context:
+        name, command, rest = group.resolve_command(context, arguments)
+        assert command is not None, name
+        if "--help" not in rest:
+            command.make_context(name, rest, parent=context).close()
+
+
+@pytest.mark.filterwarnings("default")  # as for a user: the suite makes errors of warnings
+@pytest.mark.parametrize(
+    "line", [each for each in EVERY if str(each.values[0]).split()[1] in SHORT]
+)
+def test_short_commands_run_as_printed(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(import numpy.*?)```", readme, re.DOTALL)
+    for name in ("mine.py", "method.py"):
+        Path(name).write_text(code)
+    result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+    assert result.exit_code == 0, result.output
