@@ -34,6 +34,7 @@ from harmbench.cli.options import (
     Seeds,
     Threads,
 )
+from harmbench.cli.phantom import phantom
 from harmbench.cli.variadic import VariadicCommand
 
 app = typer.Typer(
@@ -221,6 +222,7 @@ def train(
 
 app.command()(harmonize)
 app.command()(export)
+app.command()(phantom)
 app.command(cls=VariadicCommand)(evaluate)
 
 
@@ -290,53 +292,6 @@ def check(
         site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
     )
     raise typer.Exit(sheets.check(data, preset, options, html, quiet=quiet))
-
-
-@app.command()
-def phantom(
-    out: Annotated[Path, typer.Argument(help="New folder to write to.")],
-    n: Annotated[int, typer.Option(min=1, help="Subjects in all.")] = 1400,
-    n_sites: Annotated[int, typer.Option(min=2, help="Sites.")] = 7,
-    size: Annotated[int, typer.Option(min=16, help="Pixels along each side.")] = 64,
-    strength: Annotated[float, typer.Option(min=0, help="Strength of the site effect.")] = 1.0,
-    confounding: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of age variance explained by site.")
-    ] = 0.25,
-    nonlinear: Annotated[
-        float, typer.Option(min=0, help="Factor on blur, distortion and contrast.")
-    ] = 1.0,
-    jitter: Annotated[float, typer.Option(min=0, help="Spread of the slice's height, mm.")] = 2.0,
-    travelling: Annotated[
-        int, typer.Option(min=0, help="So many subjects are scanned at every site.")
-    ] = 0,
-    site_effect: Annotated[bool, typer.Option(help="Different scanners at the sites.")] = True,
-    biology: Annotated[bool, typer.Option(help="Age and sex show in the images.")] = True,
-    scanner_seed: Annotated[int | None, typer.Option(min=0, help="Other scanners.")] = None,
-    subject_seed: Annotated[int | None, typer.Option(min=0, help="Other people.")] = None,
-    dev: Annotated[
-        bool, typer.Option("--dev", help="Other scanners and subjects, for development.")
-    ] = False,
-    debug: Debug = False,
-) -> None:
-    """Write the embedded phantom as a BIDS data set: NIfTI slices and participants.tsv."""
-    from harmbench.cli.phantom import write_phantom
-
-    knobs = {
-        "n": n,
-        "n_sites": n_sites,
-        "size": size,
-        "strength": strength,
-        "confounding": confounding,
-        "nonlinear": nonlinear,
-        "jitter": jitter,
-        "travelling": travelling,
-        "site_effect": site_effect,
-        "biology": biology,
-        "scanner_seed": scanner_seed,
-        "subject_seed": subject_seed,
-    }
-    stated = {name: value for name, value in knobs.items() if value is not None}
-    typer.echo(write_phantom(out, "phantom-dev" if dev else "phantom", stated))
 
 
 @app.command()
