@@ -110,7 +110,7 @@ def _mean(values: list[Any]) -> float:
 
 
 def collect_timing(bench: Bench, cells: list[Cell]) -> pd.DataFrame:
-    """Return the seconds of every finished stage, read from its mark.
+    """Return the seconds and the peak memory of every finished stage, read from its mark.
 
     What images made elsewhere took to read says nothing of their method, and is left out.
     """
@@ -121,7 +121,7 @@ def collect_timing(bench: Bench, cells: list[Cell]) -> pd.DataFrame:
             rows += [row for row in found if not (cell.info.images_only and _is_own(row["stage"]))]
     for path in sorted((bench.folder.root / "raw").glob("*.json")):
         rows += _timing_row("(shared)", 0, "", path)
-    return pd.DataFrame(rows, columns=["label", "seed", "fold", "stage", "seconds"])
+    return pd.DataFrame(rows, columns=["label", "seed", "fold", "stage", "seconds", "peak_mib"])
 
 
 def _is_own(stage: str) -> bool:
@@ -134,7 +134,8 @@ def _timing_row(label: str, seed: int, fold: str, path: Path) -> list[dict[str, 
     if not isinstance(mark, dict) or "seconds" not in mark:
         return []
     row = {"label": label, "seed": seed, "fold": fold}
-    return [{**row, "stage": mark["stage"], "seconds": mark["seconds"]}]
+    cost = {"seconds": mark["seconds"], "peak_mib": mark.get("peak_mib")}
+    return [{**row, "stage": mark["stage"], **cost}]
 
 
 def failures(scores: pd.DataFrame) -> list[str]:

@@ -11,7 +11,7 @@ from harmbench.metric import MetricResult
 from harmbench.store import Stage, write_arrays, write_atomic
 
 
-def keep(result: MetricResult, stage: Stage, seconds: float) -> dict[str, Any]:
+def keep(result: MetricResult, stage: Stage, cost: dict[str, Any]) -> dict[str, Any]:
     """Write a metric's result and its mark; return the mark.
 
     A value that is not finite becomes a failure, no value a skip.
@@ -32,7 +32,7 @@ def keep(result: MetricResult, stage: Stage, seconds: float) -> dict[str, Any]:
         result = MetricResult(reason="the metric returned a value that is not finite")
     return stage.complete(
         stage=stage.stem.name.rpartition("-")[0],
-        seconds=seconds,
+        **cost,
         status=status,
         reason=result.reason,
         note=result.note,

@@ -135,7 +135,7 @@ class CellWork:
         stage = self.fit_stage
         if stage.mark is None:
             saved = self.bench.weights.get(self.cell.id)
-            with self._timed("fit") as seconds:
+            with self._timed("fit") as cost:
                 if saved:
                     method = saved.load(method)
                 else:
@@ -143,7 +143,7 @@ class CellWork:
             stage.write_folder(method.save)
             origin = saved.facts if saved else trained_here(method)
             name = "load weights" if saved else "fit"
-            stage.complete(stage=name, seconds=seconds(), weights=origin)
+            stage.complete(stage=name, **cost(), weights=origin)
         return type(method).load(stage.stem)
 
     def _train(self, method: Harmonizer, stage: Stage) -> None:
@@ -234,7 +234,7 @@ class CellWork:
     def _make_images(self, name: str, stage: Stage) -> None:
         if name not in TRUTH_DRAWS:
             self.method  # fitted before the clock of harmonizing starts  # noqa: B018
-        with self._timed(name) as seconds:
+        with self._timed(name) as cost:
             if name in TRUTH_DRAWS:
                 keys = self.bench.raw(self.cell.fold, "test").keys
                 site = self.bench.keys.reference_site
@@ -243,7 +243,7 @@ class CellWork:
                 images = self._harmonize(name)
         write_atomic(stage.file(".npy"), lambda path: np.save(path, images))
         outside = float(((images < 0) | (images > 1)).mean())
-        stage.complete(stage=name, seconds=seconds(), outside_range=outside)
+        stage.complete(stage=name, **cost(), outside_range=outside)
 
     def _make_arrays(self, product: Product, stage: Stage) -> None:
         n = int(self.fold.test.sum())
@@ -255,10 +255,10 @@ class CellWork:
             progress=self.bench.progress,
             log=self.log.getChild("products"),
         )
-        with self._timed(product.name) as seconds:
+        with self._timed(product.name) as cost:
             arrays = product.make(inputs, context)
         write_arrays(stage.file(".npz"), arrays)
-        stage.complete(stage=product.name, seconds=seconds())
+        stage.complete(stage=product.name, **cost())
 
     def _inputs(self, needs: tuple[str, ...], wants: tuple[str, ...]) -> MetricInputs:
         products = {name: self.product(name) for name in needs}
@@ -293,7 +293,7 @@ class CellWork:
         try:
             inputs = self._inputs(metric.info.needs, metric.info.wants)
             rng = rng_from("resample", self.bench.keys.data_id, self.cell.fold)
-            with self._timed(metric.info.name) as seconds:
+            with self._timed(metric.info.name) as cost:
                 result = metric(inputs, rng)
         except ProductUnavailable as error:
             return {"status": "skipped", "reason": str(error)}
@@ -302,7 +302,7 @@ class CellWork:
         except Exception as error:
             self.log.exception("metric %s failed", metric.info.name)
             return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        return records.keep(result, stage, seconds())
+        return records.keep(result, stage, cost())
 
     @property
     def fit_stage(self) -> Stage:
@@ -353,5 +353,5 @@ class CellWork:
             self._failures[name] = f"{name}: {type(error).__name__}: {error}"
         raise StageFailedError(self._failures[name])
 
-    def _timed(self, name: str) -> AbstractContextManager[Callable[[], float]]:
+    def _timed(self, name: str) -> AbstractContextManager[Callable[[], dict[str, Any]]]:
         return timed(self.log, name, self.bench.keys.config.threads)

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from harmbench.memory import forget_peak, peak_mib
 
 FILE = "log.txt"
 
@@ -23,12 +26,20 @@ def work_log(folder: Path, name: str) -> logging.Logger:
 
 
 @contextmanager
-def timed(log: logging.Logger, name: str, threads: int) -> Iterator[Callable[[], float]]:
-    """Log begin and end of a step and limit its threads; gives a function that tells seconds."""
+def timed(log: logging.Logger, name: str, threads: int) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Log begin and end of a step and limit its threads.
+
+    Yields
+    ------
+    callable
+        Returns what the step has cost so far: ``seconds``, and ``peak_mib`` of the whole process,
+        where the system tells it.
+    """
     from threadpoolctl import threadpool_limits
 
     start = time.perf_counter()
+    forget_peak()
     log.info("%s: started", name)
     with threadpool_limits(threads):
-        yield lambda: round(time.perf_counter() - start, 3)
+        yield lambda: {"seconds": round(time.perf_counter() - start, 3), "peak_mib": peak_mib()}
     log.info("%s: done in %.1f s", name, time.perf_counter() - start)

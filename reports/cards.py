@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from reports.curves import Curve, training_curve
 from reports.results import Results, Row
 
@@ -126,7 +129,15 @@ def _cost(results: Results, label: str) -> Facts:
         if name == "Harmonizing" and done:
             text += f", {1000 * total / done:.3g} ms an image"
         facts.append((name, text))
+    peak = _peak_mib(mine[kinds["Fitting"] | kinds["Loading weights"] | kinds["Harmonizing"]])
+    if np.isfinite(peak):
+        facts.append(("Peak memory", f"{peak / 1024:.2f} GiB, of the whole process"))
     return facts
+
+
+def _peak_mib(timing: pd.DataFrame) -> float:
+    """Return the most that a stage held; NaN where none says, as in runs of earlier versions."""
+    return float(timing["peak_mib"].max()) if "peak_mib" in timing and len(timing) else np.nan
 
 
 def _images(results: Results, stage: str) -> int:

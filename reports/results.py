@@ -87,7 +87,7 @@ class Results:
     scores : DataFrame
         ``scores.csv``.
     timing : DataFrame
-        ``timing.csv``: label, seed, fold, stage, seconds.
+        ``timing.csv``: label, seed, fold, stage, seconds, peak_mib.
     cells : list of dict
         ``cells.json``: where images and scores of each cell lie.
     environment : dict
@@ -288,7 +288,7 @@ def read_results(folder: Path) -> Results:
     )
 
 
-TIMING = ["label", "seed", "fold", "stage", "seconds"]
+TIMING = ["label", "seed", "fold", "stage", "seconds", "peak_mib"]
 
 
 def order_metrics(metrics: dict[str, Any], scores: pd.DataFrame) -> list[dict[str, Any]]:
