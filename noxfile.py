@@ -21,6 +21,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 SHARED = Path(".nox/shared").resolve()
 PYTEST = ("pytest", "-n", "auto", "--dist", "loadfile")
+JUDGED = ("combat", "ddae", "ddae-blind", "cvae", "gan")
 BENCHMARKS = ("phantom", "frechet", "probes", "coverage", "scaling")
 
 
@@ -109,3 +110,16 @@ def wheel(session: nox.Session) -> None:
 def licenses(session: nox.Session) -> None:
     """Write docs/licenses.md from what the installed packages say about themselves."""
     run_shared(session, "python", "benchmarks/licenses.py")
+
+
+@nox.session(venv_backend="none")
+def reference(session: nox.Session) -> None:
+    """Make reports/reference anew: all methods, all controls, the full protocol (hours)."""
+    run, place = Path("results/reference"), Path("reports/reference")
+    judged = ("--methods", *JUDGED, "--controls", "all", "--protocol", "full")
+    run_shared(session, "harmbench", "run", *judged, "--out", str(run), *session.posargs)
+    run_shared(session, "harmbench", "report", str(run), "--out", str(place))
+    for name in ("config.json", "environment.json", "scores.csv", "timing.csv"):
+        shutil.copy(run / name, place / name)
+    # The large PNG files come anew from `harmbench report`; in the repository they would weigh.
+    shutil.rmtree(place / "figures" / "print")
