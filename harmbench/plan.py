@@ -86,6 +86,11 @@ class Cell:
         return self.spec.title, self.seed, self.fold
 
     @property
+    def headline(self) -> str:
+        """What it is called where people read."""
+        return f"{self.spec.title}, seed {self.seed}{self.fold and f', fold {self.fold}'}"
+
+    @property
     def folder(self) -> Path:
         """Its folder below ``cells/``."""
         base = Path(f"{folder_name(self.spec.title)}-{self.method_id[:8]}") / f"seed-{self.seed}"

@@ -107,7 +107,9 @@ def _is_file(name: str) -> bool:
 def _load_from_file(name: str) -> Any:
     path_text, _, attribute = name.rpartition(":")
     path = Path(path_text).resolve()
-    module_name = f"harmbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    # With its content, since a cluster's workers live longer than a version of a file.
+    text = str(path).encode() + b"\0" + path.read_bytes()
+    module_name = f"harmbench_plugin_{hashlib.sha256(text).hexdigest()[:12]}"
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
         assert spec is not None and spec.loader is not None

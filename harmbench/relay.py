@@ -1,9 +1,9 @@
-"""Progress of another process, shown in this one."""
+"""Progress of other processes, shown in this one."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -90,3 +90,42 @@ def _show(queue: Any, progress: Progress) -> None:
                 progress.message(*told)
             else:
                 return
+
+
+class Shown:
+    """Shows the notes of several processes as tasks, each as long as its step is the same.
+
+    Parameters
+    ----------
+    progress : Progress
+        Where.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._open: dict[str, tuple[str, ExitStack, Task]] = {}
+        self._done: dict[str, float] = {}
+
+    def show(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Bring what is shown up to date.
+
+        Parameters
+        ----------
+        notes : mapping of str to mapping
+            By process: ``cell``, ``step`` and ``total``; where there is a step, ``done`` and
+            ``note``.
+        """
+        heads = {who: ": ".join(filter(None, (n["cell"], n["step"]))) for who, n in notes.items()}
+        for who, (head, stack, _) in list(self._open.items()):
+            if heads.get(who) != head:
+                stack.close()
+                del self._open[who]
+        for who, note in notes.items():
+            if who not in self._open:
+                stack = ExitStack()
+                task = stack.enter_context(self._progress.task(heads[who], note["total"]))
+                self._open[who] = heads[who], stack, task
+                self._done[who] = 0.0
+            done = note.get("done", 0.0)
+            self._open[who][2].advance(done - self._done[who], note=note.get("note", ""))
+            self._done[who] = done

@@ -20,9 +20,10 @@ from harmbench import __version__, registry
 from harmbench.cohort import Cohort
 from harmbench.collect import collect_scores, collect_timing, failures, marked_underfit, write_index
 from harmbench.config import PROTOCOL_VERSION, RunConfig, build_dataset, build_method
-from harmbench.data.splits import Split, make_split
+from harmbench.data.splits import Split, make_split, stored_split
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
+from harmbench.execution import crew
 from harmbench.plan import Cell, CellId, Keys, digest, make_cells
 from harmbench.progress import Progress
 from harmbench.protocol import PRODUCTS
@@ -59,6 +60,8 @@ def run(
     progress: Progress | None = None,
     *,
     check: Callable[[Layout], None] | None = None,
+    jobs: int | None = None,
+    dask: str | None = None,
 ) -> RunSummary:
     """Do everything that a configuration asks for and that the folder does not hold yet.
 
@@ -73,6 +76,10 @@ def run(
     check : callable or None
         Looks at the run as it is laid out, before anything is written, and raises what must stop
         it.
+    jobs : int or None
+        Worker processes to start; None to work through the cells in this one.
+    dask : str or None
+        Address of a dask scheduler whose workers work through the cells.
 
     Returns
     -------
@@ -87,7 +94,12 @@ def run(
     folder = RunFolder(out)
     dataset = build_dataset(config)
     folder.begin(_identity(config, dataset))
-    with folder.lock(), folder.tidied(), _logging_to(out / "run.log"):
+    with (
+        folder.lock(),
+        folder.tidied(),
+        _logging_to(out / "run.log"),
+        crew(out, progress, jobs=jobs, dask=dask) as work_through,
+    ):
         layout = prepare(folder, config, dataset, progress)
         if check is not None:
             check(layout)
@@ -95,7 +107,7 @@ def run(
         bench, cells = layout.bench, layout.cells
         for line in layout.announcements():
             progress.message(line)
-        records = _work_through(bench, cells, progress)
+        records = marked_underfit(work_through(bench, cells), dataset.probe_gate)
         scores = collect_scores(records)
         folder.write_scores(scores, collect_timing(bench, cells))
         write_index(bench, cells)
@@ -131,11 +143,10 @@ class Layout:
         lines = []
         for cell in self.cells:
             choice = self.choices[cell.id]
-            head = f"{cell.spec.title}, seed {cell.seed}{cell.fold and f', fold {cell.fold}'}"
             if choice.saved:
-                lines.append(f"{head}: {choice.saved}")
+                lines.append(f"{cell.headline}: {choice.saved}")
             elif build_method(cell.spec).budget and not self.bench.work(cell).is_fitted:
-                lines.append(f"{head}: trained now ({choice.reason})")
+                lines.append(f"{cell.headline}: trained now ({choice.reason})")
         return lines
 
 
@@ -144,8 +155,7 @@ def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Pr
     identity = _identity(config, dataset)
     if folder.has_cohort and folder.config_file.is_file():
         cohort = folder.cohort()
-        parts = folder.split()["part"].to_numpy().astype(str)
-        split = Split(parts, cross_fitting=bool(set(parts) <= {"A", "B"}), reason="")
+        split = stored_split(folder.split()["part"])
     else:
         cohort = dataset.load(progress)
         split = make_split(cohort, config.data_seed)
@@ -277,18 +287,6 @@ def environment() -> dict[str, Any]:
         except PackageNotFoundError:
             found[name] = "absent"
     return {"versions": found, "system": platform.system(), "processor": platform.machine()}
-
-
-def _work_through(bench: Bench, cells: list[Cell], progress: Progress) -> list[dict[str, Any]]:
-    records = []
-    with progress.task("all cells", len(cells)) as task:
-        for cell in cells:
-            work = bench.work(cell)
-            for name, metric in bench.metrics.items():
-                record = work.score(name)
-                records.append({"cell": cell, "metric": metric.info, **record})
-            task.advance(1, note=cell.spec.title)
-    return marked_underfit(records, bench.dataset.probe_gate)
 
 
 @contextmanager

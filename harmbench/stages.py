@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -65,6 +65,8 @@ class Bench:
         Where long work reports.
     weights : dict of cell id to Saved
         Saved weights to take up instead of a fit.
+    claim : callable
+        ``claim(key)`` holds a stage for this process where others work in the folder, too.
     """
 
     folder: RunFolder
@@ -75,6 +77,7 @@ class Bench:
     metrics: dict[str, Metric]
     progress: Progress = field(default_factory=Progress)
     weights: Mapping[CellId, Saved] = field(default_factory=dict)
+    claim: Callable[[str], AbstractContextManager[Any]] = nullcontext
     _works: dict[CellId, CellWork] = field(default_factory=dict)
 
     def work(self, cell: Cell) -> CellWork:
@@ -86,6 +89,13 @@ class Bench:
     def raw(self, fold: str, part: str) -> Cohort:
         """Return the raw rows of one part of a fold."""
         return self.cohort.subset(getattr(self.folds[fold], part))
+
+    def settle(self, stage: Stage, make: Callable[[], None]) -> None:
+        """Let `make` do a stage that is not done; of several processes, one does it."""
+        if stage.mark is None:
+            with self.claim(stage.key):
+                if stage.mark is None:
+                    make()
 
 
 class CellWork:
@@ -131,20 +141,22 @@ class CellWork:
         return self._once("fit", self._fit)
 
     def _fit(self) -> Harmonizer:
-        method = build_method(self.cell.spec)
         stage = self.fit_stage
-        if stage.mark is None:
-            saved = self.bench.weights.get(self.cell.id)
-            with self._timed("fit") as cost:
-                if saved:
-                    method = saved.load(method)
-                else:
-                    self._train(method, stage)
-            stage.write_folder(method.save)
-            origin = saved.facts if saved else trained_here(method)
-            name = "load weights" if saved else "fit"
-            stage.complete(stage=name, **cost(), weights=origin)
-        return type(method).load(stage.stem)
+        self.bench.settle(stage, lambda: self._make_fit(stage))
+        return type(build_method(self.cell.spec)).load(stage.stem)
+
+    def _make_fit(self, stage: Stage) -> None:
+        method = build_method(self.cell.spec)
+        saved = self.bench.weights.get(self.cell.id)
+        with self._timed("fit") as cost:
+            if saved:
+                method = saved.load(method)
+            else:
+                self._train(method, stage)
+        stage.write_folder(method.save)
+        origin = saved.facts if saved else trained_here(method)
+        name = "load weights" if saved else "fit"
+        stage.complete(stage=name, **cost(), weights=origin)
 
     def _train(self, method: Harmonizer, stage: Stage) -> None:
         fit(
@@ -215,12 +227,11 @@ class CellWork:
             return self._rows(name).with_images(self.product("harmonized.test").images)
         stage = self.stage(name)
         if name in plan.IMAGE_PRODUCTS:
-            if stage.mark is None:
-                self._make_images(name, stage)
+            self.bench.settle(stage, lambda: self._make_images(name, stage))
             images = np.load(stage.file(".npy"), mmap_mode="r", allow_pickle=False)
             return self._rows(name).with_images(images)
-        if stage.mark is None:
-            self._make_arrays(self.bench.keys.products[name], stage)
+        product = self.bench.keys.products[name]
+        self.bench.settle(stage, lambda: self._make_arrays(product, stage))
         return read_arrays(stage.file(".npz"))
 
     def stage(self, name: str) -> Stage:

@@ -34,6 +34,9 @@ SCORE_COLUMNS = [
     "reason",
 ]
 
+OWN_FILES = (".lock", ".jobs", "run.log")
+"""What may lie in a folder before it holds a run."""
+
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it into place.
@@ -185,7 +188,7 @@ class RunFolder:
             return
         if self.root.is_file():
             raise HarmbenchError(f"--out {self.root} is a file; give a folder")
-        if self.root.is_dir() and any(p.name not in (".lock", "run.log") for p in self.entries()):
+        if self.root.is_dir() and any(p.name not in OWN_FILES for p in self.entries()):
             raise HarmbenchError(
                 f"--out {self.root} holds files that are not a run's; give an empty or a new folder"
             )

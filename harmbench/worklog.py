@@ -17,11 +17,16 @@ FILE = "log.txt"
 def work_log(folder: Path, name: str) -> logging.Logger:
     """Return the logger called `name` (dots part levels), which appends to ``folder/log.txt``."""
     log = logging.getLogger(name)
-    if not log.handlers:
-        folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder / FILE, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(handler)
+    held = [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
+    if any(Path(handler.baseFilename) == (folder / FILE).absolute() for handler in held):
+        return log
+    for handler in held:  # of another run in this process
+        log.removeHandler(handler)
+        handler.close()
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / FILE, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
     return log
 
 

@@ -97,6 +97,22 @@ def run(
     data_seed: DataSeed = None,
     threads: Threads = None,
     device: Device = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Work on so many methods at once, in processes of this machine, with one thread "
+            "each unless --threads says more.",
+        ),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            help="Work on the methods at the workers of this dask scheduler, such as "
+            "tcp://host:8786; --out must be a folder that they share.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
     weights: Annotated[
         Names | None,
         typer.Option(
@@ -151,7 +167,8 @@ def run(
             site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
         ),
     }
-    raise typer.Exit(run_and_report(flags, config, out, quiet=quiet, dry_run=dry_run))
+    code = run_and_report(flags, config, out, quiet=quiet, dry_run=dry_run, jobs=jobs, dask=dask)
+    raise typer.Exit(code)
 
 
 @app.command(cls=VariadicCommand)

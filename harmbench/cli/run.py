@@ -27,6 +27,8 @@ def run_and_report(
     quiet: bool,
     dry_run: bool = False,
     check: Callable[..., None] | None = None,
+    jobs: int | None = None,
+    dask: str | None = None,
 ) -> int:
     """Run what the command line and the study file asked for; return the exit code.
 
@@ -42,6 +44,10 @@ def run_and_report(
         Without progress; without doing anything.
     check : callable or None
         What must hold of the run before it starts, see `harmbench.runner.run`.
+    jobs : int or None
+        Processes that work on cells at once; then one thread each unless the settings say more.
+    dask : str or None
+        Address of a scheduler whose workers do, instead.
 
     Returns
     -------
@@ -57,6 +63,8 @@ def run_and_report(
         raise HarmbenchError(
             "nothing to judge: give --methods NAME... (see `harmbench methods`), or --controls"
         )
+    if jobs is not None or dask is not None:
+        settings.setdefault("threads", 1)
     config = resolve(**settings, data_options=options)
     folder = out or Path("results") / f"{data_title(config.data)}-{config.preset}"
     if dry_run:
@@ -65,7 +73,7 @@ def run_and_report(
     try:
         with make_progress(quiet) as progress:
             first = partial(check, progress=progress) if check else None
-            summary = run(config, folder, progress, check=first)
+            summary = run(config, folder, progress, check=first, jobs=jobs, dask=dask)
             progress.message("writing the report")
             page = reports.build(folder)
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from harmbench.cohort import Cohort, RowKey
 from harmbench.errors import HarmbenchError
@@ -71,6 +71,12 @@ class Split:
             Fold("A", halves["A"], nobody, halves["B"], real=halves["A"]),
             Fold("B", halves["B"], nobody, halves["A"], real=halves["B"]),
         ]
+
+
+def stored_split(parts: ArrayLike) -> Split:
+    """Return the split that a run folder holds, from its column of parts."""
+    part = np.asarray(parts).astype(str)
+    return Split(part, cross_fitting=set(part) <= set(HALVES), reason="")
 
 
 def make_split(
