@@ -217,6 +217,21 @@ def band_frame(table: ResultsTable, band: Band) -> pd.DataFrame:
     return pd.DataFrame(data)
 
 
+def budgets(results: Results) -> str:
+    """Return a sentence that says how long each method was trained, and where; "" for none."""
+    texts: dict[str, list[str]] = {}
+    for row in results.rows:
+        held = (results.methods.get(row.label) or {}).get("weights") or []
+        for made in held:
+            if made.get("images") and made.get("seed", 0) == row.seed:
+                here = made.get("origin", "trained") == "trained"
+                where = "in this run" if here else f"{made['origin']} weights"
+                text = f"{int(made['images']):,} ({where})"
+                texts.setdefault(row.title, []).append(text)
+    said = [f"{title} {' and '.join(dict.fromkeys(each))}" for title, each in texts.items()]
+    return f"Images seen in training: {', '.join(said)}." if said else ""
+
+
 # -- files --------------------------------------------------------------------------------------
 
 
@@ -279,6 +294,7 @@ def write_tables(results: Results, folder: Path) -> None:
     per_site = [(f"{m['label']}, by site", frame) for m, frame in site_tables(results)]
     long = long_table(results)
     notes = [f"[{i}] {text}" for i, text in enumerate(table.footnotes, start=1)]
+    notes += [trained] if (trained := budgets(results)) else []
     write_table(folder, "results", wide_table(results), bands, notes)
     write_table(folder, "long", long, [("All rows", _printed(long))], [])
     write_table(folder, "sites", long[long["group"] != "all"], per_site, [])

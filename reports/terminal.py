@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from reports.results import Results
-from reports.tables import NONE, Band, Column, ResultsTable, TableCell, results_table
+from reports.tables import NONE, Band, Column, ResultsTable, TableCell, budgets, results_table
 
 WIDTH = 100
 MAIN_LEVELS = ("five", "core")
@@ -36,6 +36,7 @@ def terminal_text(results: Results) -> str:
         legend.append("† sees the truth")
     notes = [f"[{i}] {note}" for i, note in enumerate(table.footnotes, start=1)]
     notes += _left_out(results)
+    notes += [trained] if (trained := budgets(results)) else []
     more = len(results.metrics) - sum(len(band.columns) for band in table.bands)
     if more:
         notes.append(f"{more} more metrics, shown or left out, stand in the report and in tables/")

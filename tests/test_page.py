@@ -23,6 +23,7 @@ from reports.inline import inline_png, place_figures
 from reports.results import Results, Row, Score, read_results
 from reports.scores import BIOLOGY, SITE, RowScores, Scores
 from reports.shading import merit, shades
+from reports.tables import budgets
 from reports.weighting import embedded, mean_ranks, weighted_mean, weighting
 
 EVIL = "</script><script>alert(1)</script>&\"'"
@@ -263,6 +264,18 @@ def test_losses_below_zero_are_drawn_on_a_linear_scale(tmp_path: Path) -> None:
     assert found is not None and found.scale == "linear"
     assert [line.name for line in found.lines] == ["critic.loss", "latent.loss"]
     assert found.lines[1].points == "120.0,28.0"
+
+
+def test_tables_say_how_long_methods_were_trained(tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path / "run")
+    methods = json.loads((run / "methods.json").read_text())
+    methods["ddae"]["weights"] = [{"origin": "trained", "images": 1500, "seed": 0}]
+    methods["combat"]["weights"] = [{"origin": "trained", "images": 0, "seed": 0}]
+    write_json(run / "methods.json", methods)
+    assert budgets(read_results(run)) == "Images seen in training: ddae 1,500 (in this run)."
+    methods["ddae"]["weights"] = [{"origin": "shipped", "images": 40_000, "seed": 0}]
+    write_json(run / "methods.json", methods)
+    assert budgets(read_results(run)) == "Images seen in training: ddae 40,000 (shipped weights)."
 
 
 def test_cards_say_where_weights_are_from_and_what_they_cost(tmp_path: Path) -> None:
