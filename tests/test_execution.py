@@ -194,7 +194,7 @@ def test_no_worker_outlives_its_driver_and_ctrl_c_ends_all(room: Path) -> None:
     driver = start(command, room)
     begin = time.monotonic()
     os.killpg(driver.pid, signal.SIGINT)
-    told = driver.communicate()[1]
+    told = driver.communicate(timeout=30)[1]
     assert time.monotonic() - begin < 5
     assert driver.returncode == 130
     assert "the same command goes on where it was" in told
@@ -216,6 +216,8 @@ def start(command: list[str], room: Path) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (room / "beat").exists():
         assert driver.poll() is None, driver.communicate()[1]
