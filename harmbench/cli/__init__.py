@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 EXIT_FAILED_CELL = 1
@@ -24,6 +25,24 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
+        if said := _of_the_disk(error):
+            print(f"harmbench: {said}", file=sys.stderr)
+            sys.exit(EXIT_USER_ERROR)
         text = f"harmbench: {type(error).__name__}: {error} (a bug; --debug shows where)"
         print(text, file=sys.stderr)
         sys.exit(EXIT_FAILED_CELL)
+
+
+def _of_the_disk(error: Exception) -> str | None:
+    """Return what to say of a disk that is full or may not be written to, None for other errors."""
+    full = {errno.ENOSPC, errno.EDQUOT}
+    closed = {errno.EROFS, errno.EACCES, errno.EPERM}
+    if not isinstance(error, OSError) or error.errno not in full | closed:
+        return None
+    place = f" at {error.filename}" if error.filename else ""
+    if error.errno in full:
+        return (
+            f"no space is left on the disk{place}; free some, or give another folder (--out); what "
+            "is finished is kept, and the same command goes on where it was"
+        )
+    return f"no right to write or read{place} ({error.strerror}); change it, or give another folder"
