@@ -72,7 +72,7 @@ def training_curve(results: Results, row: Row) -> Curve | None:
 def _weights(results: Results, row: Row) -> Path | None:
     """Return the file of a row's fit; None where there is none, or several by older code."""
     for metric in results.metrics:
-        for _, stem in results._stems(row, "scores", metric["name"]):
+        for _, stem in results.stems(row, "scores", metric["name"]):
             found = sorted(stem.parent.parent.glob(f"fit-*/{ARRAYS}"))
             return found[0] if len(found) == 1 else None
     return None

@@ -38,8 +38,8 @@ Stack = Mapping[int, NDArray]
 def slices(results: Results) -> list[Drawn]:
     """Return one subject of every site, before and after each method, and the truth."""
     found, chosen = _inputs(results)
-    raw = _raw(results)
-    truth = _truth(results)
+    raw = raw_images(results)
+    truth = true_images(results)
     high = float(np.percentile([np.percentile(plane(raw[i]), 99.5) for i in chosen.values()], 90))
     caption = (
         "One test subject a site (of middle age), all on one gray scale: harmonized images of all "
@@ -72,13 +72,13 @@ def differences(results: Results) -> list[Drawn]:
         "After minus before, for the same subjects: smooth patterns are scanner effects taken "
         "away; anatomy that shows here was changed."
     )
-    return _maps(results, found, chosen, _raw(results), caption, "differences")
+    return _maps(results, found, chosen, raw_images(results), caption, "differences")
 
 
 def errors(results: Results) -> list[Drawn]:
     """Return what is left to the truth: the same subjects scanned at the reference site."""
     found, chosen = _inputs(results)
-    truth = _truth(results)
+    truth = true_images(results)
     if not truth:
         raise NoFigure("these data have no ground truth")
     caption = (
@@ -86,7 +86,7 @@ def errors(results: Results) -> list[Drawn]:
         "speckle is the noise of two scans, structure is error."
     )
     before = Row("before", 0, "before", False, False)
-    found = [(before, _raw(results)), *(p for p in found if p[0].label != "identity")]
+    found = [(before, raw_images(results)), *(p for p in found if p[0].label != "identity")]
     return _maps(results, found, chosen, truth, caption, "errors")
 
 
@@ -123,7 +123,7 @@ def histograms(results: Results) -> list[Drawn]:
     found = [(row, stack) for row in results.first_seeds if (stack := results.images(row))]
     if not found:
         raise NoFigure("no method returned images")
-    raw = _raw(results)
+    raw = raw_images(results)
     mask = results.folder.cohort().mask
     pooled = np.concatenate([np.asarray(raw[i])[mask[i]][::7] for i in results.tested])
     low, high = np.percentile(pooled, [0.1, 99.9])
@@ -210,12 +210,14 @@ def _inputs(results: Results) -> tuple[list[tuple[Row, Stack]], dict[str, int]]:
     return found, chosen
 
 
-def _raw(results: Results) -> Stack:
+def raw_images(results: Results) -> Stack:
+    """Return the unharmonized test images."""
     images = results.folder.cohort().images
     return {int(i): images[i] for i in results.tested}
 
 
-def _truth(results: Results) -> Stack:
+def true_images(results: Results) -> Stack:
+    """Return the test subjects as scanned at the reference site; empty on real data."""
     for row in results.rows:
         if stack := results.images(row, "truth.test"):
             return stack

@@ -180,7 +180,8 @@ class Results:
 
     # -- what the cells keep ------------------------------------------------------------------
 
-    def _stems(self, row: Row, kind: str, name: str) -> Iterator[tuple[str, Path]]:
+    def stems(self, row: Row, kind: str, name: str) -> Iterator[tuple[str, Path]]:
+        """Yield fold and path, without suffix, of a cell's images or scores of that name."""
         for cell in self.cells:
             if (cell["label"], cell["seed"]) == (row.label, row.seed) and name in cell[kind]:
                 # Those of merged runs are absolute, which joining leaves as they are.
@@ -188,17 +189,17 @@ class Results:
 
     def marks(self, row: Row, metric: str) -> list[dict[str, Any]]:
         """Return what was stored with a score, one mark a fold."""
-        paths = [_with_suffix(stem, ".json") for _, stem in self._stems(row, "scores", metric)]
+        paths = [_with_suffix(stem, ".json") for _, stem in self.stems(row, "scores", metric)]
         return [read_json(path) for path in paths if path.is_file()]
 
     def arrays(self, row: Row, metric: str) -> list[dict[str, NDArray]]:
         """Return the arrays that a metric kept for the figures, one mapping a fold."""
-        paths = [_with_suffix(stem, ".npz") for _, stem in self._stems(row, "scores", metric)]
+        paths = [_with_suffix(stem, ".npz") for _, stem in self.stems(row, "scores", metric)]
         return [read_arrays(path) for path in paths if path.is_file()]
 
     def per_scan(self, row: Row, metric: str) -> pd.DataFrame | None:
         """Return a metric's table of test scans, all folds together, None where there is none."""
-        paths = [_with_suffix(stem, ".csv") for _, stem in self._stems(row, "scores", metric)]
+        paths = [_with_suffix(stem, ".csv") for _, stem in self.stems(row, "scores", metric)]
         words = {"participant_id": str, "site": str, "session_id": str}
         tables = [pd.read_csv(path, dtype=words) for path in paths if path.is_file()]
         return self._named(pd.concat(tables, ignore_index=True)) if tables else None
@@ -214,7 +215,7 @@ class Results:
     def images(self, row: Row, name: str = "harmonized.test") -> dict[int, NDArray]:
         """Return a cell's images by their row in the cohort, memory-mapped; empty for none."""
         found: dict[int, NDArray] = {}
-        for fold, stem in self._stems(row, "images", name):
+        for fold, stem in self.stems(row, "images", name):
             path = _with_suffix(stem, ".npy")
             if path.is_file():
                 stack = np.load(path, mmap_mode="r", allow_pickle=False)

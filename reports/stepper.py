@@ -145,7 +145,7 @@ def _stacks(results: Results) -> _Stacks | None:
     }
     if not found:
         return None
-    return _Stacks(pictures._raw(results), found, pictures._truth(results))
+    return _Stacks(pictures.raw_images(results), found, pictures.true_images(results))
 
 
 def _plane(stack: Stack, i: int) -> NDArray | None:

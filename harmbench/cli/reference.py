@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from tabulate import tabulate
 
 from harmbench import registry
 from harmbench.cli.listing import facts_of
+from harmbench.metric import Axis
 
-AXES = ("site removal", "biology kept", "individuals", "quality", "truth", "leakage")
+AXES = get_args(Axis)
 DIRECTIONS = {"lower": "lower", "higher": "higher", "target": "to its target"}
 
 
