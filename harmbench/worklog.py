@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harmbench.memory import forget_peak, peak_mib
+from harmbench.memory import PeakMemory
 
 FILE = "log.txt"
 
@@ -43,8 +43,8 @@ def timed(log: logging.Logger, name: str, threads: int) -> Iterator[Callable[[],
     from threadpoolctl import threadpool_limits
 
     start = time.perf_counter()
-    forget_peak()
+    memory = PeakMemory()
     log.info("%s: started", name)
     with threadpool_limits(threads):
-        yield lambda: {"seconds": round(time.perf_counter() - start, 3), "peak_mib": peak_mib()}
+        yield lambda: {"seconds": round(time.perf_counter() - start, 3), "peak_mib": memory.mib()}
     log.info("%s: done in %.1f s", name, time.perf_counter() - start)
