@@ -45,7 +45,8 @@ def confusions(results: Results) -> list[Drawn]:
     for i, part in enumerate(chunks(found)):
         size = max(2.0, 0.22 * len(part[0][2]) + 0.9)
         longest = min(max(len(str(site)) for site in part[0][2]), 12)
-        figure, axes = panels(len(part), 4, (size, size + 0.3 + 0.075 * longest))
+        # Names of rows and the bar take a fifth of the width from the squares.
+        figure, axes = panels(len(part), 4, (size, 0.8 * size + 0.3 + 0.075 * longest))
         for j, (panel, (row, matrix, sites)) in enumerate(zip(axes, part, strict=True)):
             first = j % columns_of(axes) == 0
             picture = _confusion(panel, row, np.asarray(matrix, dtype=float), sites, first)
