@@ -112,7 +112,7 @@ class CVAE(Harmonizer):
         marginal: float = 0.01,
         adversary: float = 0.0,
         scanners: float = 1.0,
-        images: int = 200_000,
+        images: int = 60_000,
         batch_size: int = 8,
         lr: float = 3e-3,
         ema: float = 0.999,
