@@ -123,3 +123,13 @@ def reference(session: nox.Session) -> None:
         shutil.copy(run / name, place / name)
     # The large PNG files come anew from `harmbench report`; in the repository they would weigh.
     shutil.rmtree(place / "figures" / "print")
+
+
+@nox.session(venv_backend="none")
+def sensitivity(session: nox.Session) -> None:
+    """Make reports/reference/sensitivity anew: the phantom's knobs, one at a time (an hour)."""
+    run, place = Path("results/sensitivity"), Path("reports/reference/sensitivity")
+    run_shared(session, "python", "benchmarks/sensitivity.py", "--out", str(run), *session.posargs)
+    place.mkdir(parents=True, exist_ok=True)
+    for name in ("sensitivity.csv", "sensitivity.md", "sensitivity.png"):
+        shutil.copy(run / name, place / name)
