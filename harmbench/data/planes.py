@@ -66,9 +66,19 @@ def usable_affine(image: SpatialImage) -> NDArray[np.float64]:
         Where it is not finite or flattens space.
     """
     affine = np.asarray(image.affine, dtype=np.float64)
+    check_affine(affine)
+    return affine
+
+
+def check_affine(affine: NDArray[np.float64]) -> None:
+    """Refuse an affine that is not finite or flattens space.
+
+    Raises
+    ------
+    HarmbenchError
+    """
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise HarmbenchError("its header has no usable affine (voxel sizes and orientation)")
-    return affine
 
 
 def select_planes(

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.cohort import COVARIATES, Cohort
-from harmbench.data.bids_images import READ_ERRORS, open_image
 from harmbench.data.bids_names import Name, names_of
+from harmbench.data.nifti import READ_ERRORS, open_image, read_values
 from harmbench.data.problems import printable
 from harmbench.errors import HarmbenchError
 from harmbench.method import ApplyContext, FitContext, Harmonizer, MethodInfo
@@ -103,8 +103,7 @@ def read_slice(
     """
     try:
         image = open_image(file)
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
-            data = np.asanyarray(image.dataobj, dtype=np.float32)
+        data = read_values(image)
     except READ_ERRORS as error:
         said = " ".join(str(error).split()).replace(f"{file.parent}/", "") or type(error).__name__
         raise HarmbenchError(f"it cannot be read ({said}); write it again") from error
