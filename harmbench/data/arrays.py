@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
 from harmbench.data import participants
+from harmbench.data.archive import read_npz
 from harmbench.data.preprocess import (
     VERSION,
     Prepared,
@@ -157,20 +157,7 @@ def _plain(column: pd.Series) -> NDArray:
 
 
 def _read(path: Path) -> dict[str, NDArray]:
-    if not path.is_file():
-        raise HarmbenchError(f"there is no file {path}")
-    if not zipfile.is_zipfile(path):
-        raise HarmbenchError(f"{path} is not a NumPy archive; write it with numpy.savez")
-    arrays = {}
-    with np.load(path, allow_pickle=False) as archive:
-        for name in archive.files:
-            try:
-                arrays[name] = archive[name]
-            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-                raise HarmbenchError(
-                    f"{path}: array '{name}' cannot be read ({error}); objects are refused, so "
-                    "write text as numpy.array(values, dtype=str)"
-                ) from error
+    arrays = read_npz(path)
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:
         raise HarmbenchError(

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,19 @@ from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort, RowKey
 from harmbench.data import participants
-from harmbench.data.bids_images import ImageFacts, Read, read_scan
-from harmbench.data.bids_layout import Scan, find_scans, read_description, read_object
+from harmbench.data.bids_images import ImageFacts, Read, image_notes, read_scan
+from harmbench.data.bids_layout import (
+    DESCRIPTION,
+    Scan,
+    find_scans,
+    home,
+    read_object,
+    refuse_strays,
+)
 from harmbench.data.bids_tables import participants_file, scan_rows, side_tables
 from harmbench.data.covariates import Columns, clean, missing_notes
 from harmbench.data.preprocess import VERSION, Prepared, PreprocessConfig
-from harmbench.data.problems import Problem, ScanName, refuse, some
+from harmbench.data.problems import Problem, ScanName, refuse
 from harmbench.dataset import Dataset, DatasetInfo
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
@@ -31,7 +38,7 @@ from harmbench.progress import Progress
 PREPROCESSED = "HarmbenchPreprocessed"
 """Key of dataset_description.json by which a folder says that its images are final."""
 
-
+FOLLOW = ", or allow it by `follow_links = true` under [data_options] of a study file (--config)"
 UNREAD = "(no image was read yet; `harmbench check` says of tables and images at once)"
 
 
@@ -104,6 +111,8 @@ class BIDSDataset(Dataset):
         Only images whose names contain this, such as ``space-MNI152NLin2009cAsym``.
     center : {"brain", "image"}
         ``"image"`` for images registered to one template.
+    follow_links : bool
+        Whether links may lead out of the folder; of derivatives, out of the data set they are of.
 
     Attributes
     ----------
@@ -138,6 +147,7 @@ class BIDSDataset(Dataset):
         skip_bad: bool = False,
         contains: str = "",
         center: Literal["brain", "image"] = "brain",
+        follow_links: bool = False,
     ) -> None:
         self.path = Path(path)
         self.grid = PreprocessConfig(size, spacing, z, slices, slice_step, center=center)
@@ -146,6 +156,7 @@ class BIDSDataset(Dataset):
         self.columns = Columns(site_column, age_column, sex_column, sex_codes)
         self.skip_bad = skip_bad
         self.contains = contains
+        self.follow_links = follow_links
         self.notes: list[str] = []
         self._left_out: set[ScanName | None] = set()
         self._affines: dict[RowKey, NDArray[np.float64]] = {}
@@ -153,7 +164,7 @@ class BIDSDataset(Dataset):
     @property
     def info(self) -> DatasetInfo:
         """Name and license as dataset_description.json states them."""
-        said = read_description(self.path)
+        said = self._description
         return DatasetInfo(
             name="bids",
             label=str(said.get("Name") or self.path.resolve().name),
@@ -171,6 +182,8 @@ class BIDSDataset(Dataset):
             # Derivatives may read the participants.tsv of the data set that they are of.
             digest.update(b"\0" + os.path.relpath(file, self.path).encode() + b"\0")
             try:
+                if not file.is_file():  # a device behind a link would be read without end
+                    raise FileNotFoundError(file)
                 with file.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
             except OSError:
@@ -180,7 +193,7 @@ class BIDSDataset(Dataset):
     @cached_property
     def config(self) -> PreprocessConfig:
         """What becomes of every image; a folder that says its images are final is obeyed."""
-        final = read_description(self.path).get(PREPROCESSED)
+        final = self._description.get(PREPROCESSED)
         if final is None:
             return self.grid
         try:
@@ -227,7 +240,7 @@ class BIDSDataset(Dataset):
         notes = (
             index.notes
             + ([] if whole or not used else missing_notes(table))
-            + [*_image_notes(facts)]
+            + [*image_notes(facts)]
         )
         usable = bool(used) and "site" in table and bool(table["site"].notna().all())
         slices = [one for read in used for one in read.slices]
@@ -245,6 +258,7 @@ class BIDSDataset(Dataset):
         with progress.task("reading images", total=len(scans)) as task:
             for scan in scans:
                 try:
+                    self._refuse_strays(scan.image, *filter(None, [scan.mask]))
                     reads.append(read_scan(scan, self.config))
                 except HarmbenchError as error:
                     reads.append(None)
@@ -285,6 +299,7 @@ class BIDSDataset(Dataset):
         if not self.path.is_dir():
             raise HarmbenchError(f"there is no folder {self.path}")
         everything, notes = find_scans(self.path, self.suffix, self.contains)
+        self._refuse_strays(*self._tables(everything))
         rows = scan_rows(self.path, everything)
         if rows.table.empty:
             return Index(everything, [], rows.table, [*rows.problems, NOTHING], notes + rows.notes)
@@ -302,14 +317,26 @@ class BIDSDataset(Dataset):
             problems += _too_few_sites(people.name, table, problems)
         return Index(everything, scans, table, problems, notes + rows.notes + more)
 
-    def _files_used(self) -> set[Path]:
-        scans = self._index.everything
-        used = {scan.image for scan in scans} | {scan.mask for scan in scans if scan.mask}
-        used |= {file for scan in scans for file, _ in side_tables(self.path, scan)}
+    @cached_property
+    def _description(self) -> dict[str, Any]:
+        self._refuse_strays(self.path / DESCRIPTION)
+        return read_object(self.path / DESCRIPTION)
+
+    def _refuse_strays(self, *files: Path) -> None:
+        if not self.follow_links:
+            refuse_strays(home(self.path), files, FOLLOW)
+
+    def _tables(self, scans: list[Scan]) -> set[Path]:
         people = participants_file(self.path)
         described = people.with_name("participants.json")
-        here = {file for file in used if file.is_file() or file.is_symlink()}
-        return here | {people} | ({described} if described.is_file() else set())
+        beside = {file for scan in scans for file, _ in side_tables(self.path, scan)}
+        return {people} | {file for file in beside | {described} if file.is_file()}
+
+    def _files_used(self) -> set[Path]:
+        scans = self._index.everything
+        images = {scan.image for scan in scans} | {scan.mask for scan in scans if scan.mask}
+        here = {file for file in images if file.is_file() or file.is_symlink()}
+        return here | self._tables(scans)
 
 
 NOTHING = Problem("participants.tsv", "no scan has a row of its own; nothing is left to use")
@@ -330,16 +357,3 @@ def _cohort(images: list[Prepared], table: pd.DataFrame) -> Cohort:
         participants=rows,
         mask=np.stack([one.mask for one in images]),
     )
-
-
-def _image_notes(facts: list[tuple[ScanName, ImageFacts]]) -> Iterator[str]:
-    """Yield what is worth knowing of the files that were used."""
-    holed = [" ".join(filter(None, name)) for name, fact in facts if fact.holes]
-    if holed:
-        yield f"NaN around the brain is read as 0 in {some(holed)}"
-    lost = [" ".join(filter(None, name)) for name, fact in facts if not fact.located]
-    if lost:
-        yield (
-            f"the headers of {some(lost)} do not say where left and right, front and back are; "
-            "look at the thumbnails of `harmbench check --html`"
-        )

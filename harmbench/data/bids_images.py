@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import nibabel as nib
@@ -14,6 +14,7 @@ from nibabel.spatialimages import SpatialImage
 from harmbench.data.bids_layout import Scan
 from harmbench.data.nifti import READ_ERRORS, open_image, read_values, times
 from harmbench.data.preprocess import Prepared, PreprocessConfig, prepare
+from harmbench.data.problems import ScanName, some
 from harmbench.errors import HarmbenchError
 
 OBLIQUE = 5.0
@@ -114,3 +115,16 @@ def describe(image: SpatialImage, data: np.ndarray) -> ImageFacts:
         holes=int(data.size - np.count_nonzero(finite)),
         located=located,
     )
+
+
+def image_notes(facts: Sequence[tuple[ScanName, ImageFacts]]) -> Iterator[str]:
+    """Yield what is worth knowing of the files that were used."""
+    holed = [" ".join(filter(None, name)) for name, fact in facts if fact.holes]
+    if holed:
+        yield f"NaN around the brain is read as 0 in {some(holed)}"
+    lost = [" ".join(filter(None, name)) for name, fact in facts if not fact.located]
+    if lost:
+        yield (
+            f"the headers of {some(lost)} do not say where left and right, front and back are; "
+            "look at the thumbnails of `harmbench check --html`"
+        )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harmbench.data.problems import ScanName, printable, some
 from harmbench.errors import HarmbenchError
+
+DESCRIPTION = "dataset_description.json"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,38 @@ class Scan:
     def name(self) -> ScanName:
         """Participant and session."""
         return self.participant_id, self.session_id
+
+
+def home(root: Path) -> Path:
+    """Return the folder that no path in a data set leads out of: of derivatives, their source's."""
+    place = root.resolve()
+    return place.parent.parent if place.parent.name == "derivatives" else place
+
+
+def refuse_strays(inside: Path, files: Iterable[Path], choice: str = "") -> None:
+    """Refuse links, of files or of the folders above them, that lead out of a folder.
+
+    Parameters
+    ----------
+    inside : Path
+        The folder, all its own links followed.
+    files : iterable of Path
+        What is about to be read in it.
+    choice : str
+        What else can be done, as the end of a sentence.
+
+    Raises
+    ------
+    HarmbenchError
+        Naming the files, but not where they lead: reports repeat the sentence.
+    """
+    # `Path.resolve` raises for links in a circle, which `realpath` leaves as they are.
+    lost = [file.name for file in files if not Path(os.path.realpath(file)).is_relative_to(inside)]
+    if lost:
+        raise HarmbenchError(
+            f"{some(lost)} lies behind a link that leads out of {inside.name}; copy what it points "
+            f"to into the folder{choice}"
+        )
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -47,21 +82,10 @@ def read_object(file: Path) -> dict[str, Any]:
     return said
 
 
-def read_description(root: Path) -> dict[str, Any]:
-    """Return dataset_description.json, or nothing where there is none.
-
-    Raises
-    ------
-    HarmbenchError
-        Where it is not a JSON object.
-    """
-    return read_object(root / "dataset_description.json")
-
-
 def find_scans(root: Path, suffix: str, contains: str = "") -> tuple[list[Scan], list[str]]:
     """Find one image per participant and session, in order, and say which were passed over.
 
-    Of several runs the first by number is taken; links are followed.
+    Of several runs the first by number is taken.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from harmbench.data import participants
-from harmbench.data.bids_layout import Scan
+from harmbench.data.bids_layout import Scan, home
 from harmbench.data.problems import Problem, ScanName, some
 from harmbench.errors import HarmbenchError
 
@@ -40,10 +40,7 @@ def participants_file(root: Path) -> Path:
     HarmbenchError
         Where there is none.
     """
-    places = [root]
-    if root.resolve().parent.name == "derivatives":
-        places.append(root.resolve().parent.parent)
-    for place in places:
+    for place in (root, home(root)):
         for name in ("participants.tsv", "participants.csv"):
             if (place / name).is_file():
                 return place / name

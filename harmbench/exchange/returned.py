@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.cohort import COVARIATES, Cohort
+from harmbench.data.bids_layout import refuse_strays
 from harmbench.data.bids_names import Name, names_of
 from harmbench.data.nifti import READ_ERRORS, open_image, read_values
 from harmbench.data.problems import printable
@@ -39,7 +40,7 @@ class Files:
     Raises
     ------
     HarmbenchError
-        Where it holds no image.
+        Where it holds no image, or links that lead out of it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,6 +60,8 @@ class Files:
                 "*_desc-harmonized_*.nii[.gz]; give the folder with the harmonized images, under "
                 "the names that `harmbench export` gave them"
             )
+        files = [file for mine in self.by_place.values() for file in mine]
+        refuse_strays(folder.resolve(), files)
 
     def of(self, name: Name) -> list[Path]:
         """Return the files of one row: one, or by mistake none or several."""
@@ -72,6 +75,8 @@ class Files:
             for file in files:
                 digest.update(f"{place}\0{file.name}\0".encode())
                 try:
+                    if not file.is_file():  # a pipe would be waited for
+                        raise FileNotFoundError(file)
                     with file.open("rb") as stream:
                         digest.update(hashlib.file_digest(stream, "sha256").digest())
                 except OSError:

@@ -1,0 +1,111 @@
+"""Arrays of a NumPy archive of unknown origin: every member is judged before it is unpacked."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from harmbench.data.problems import mebibytes, most_unpacked, printable
+from harmbench.errors import HarmbenchError
+
+ENDING = ".npy"
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""What `numpy.savez` and `numpy.savez_compressed` write; bzip2 and LZMA pack far more into less."""
+READ_ERRORS = (
+    ValueError,
+    OSError,
+    EOFError,
+    TypeError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,  # recursion without end is one
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What zipfile and numpy raise for members that are damaged, encrypted or no arrays."""
+
+
+def read_npz(path: Path) -> dict[str, NDArray]:
+    """Return the arrays of an archive, by name; objects are never unpickled.
+
+    Parameters
+    ----------
+    path : Path
+        Written by `numpy.savez` or `numpy.savez_compressed`.
+
+    Raises
+    ------
+    HarmbenchError
+        Where it is no such archive, or its headers promise more than a file of its size holds.
+    """
+    if not path.is_file():
+        raise HarmbenchError(f"there is no file {path}")
+    try:
+        archive = zipfile.ZipFile(path)
+    except READ_ERRORS as error:
+        raise HarmbenchError(f"{path} is not a NumPy archive; write it with numpy.savez") from error
+    with archive:
+        promised = 0
+        for info in archive.infolist():
+            with _named(path, info):
+                promised += _promised(archive, info)
+        size = path.stat().st_size
+        if promised > (most := most_unpacked(size)):
+            raise HarmbenchError(
+                f"{path}: its arrays would be {mebibytes(promised)}, and an archive of "
+                f"{mebibytes(size)} holds {mebibytes(most)} at most; it is damaged, or made to "
+                "exhaust the memory"
+            )
+        arrays = {}
+        for info in archive.infolist():
+            with _named(path, info), archive.open(info) as member:
+                arrays[_name(info)] = npy.read_array(member, allow_pickle=False)
+    return arrays
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    return info.filename.removesuffix(ENDING)
+
+
+@contextmanager
+def _named(path: Path, info: zipfile.ZipInfo) -> Iterator[None]:
+    """Name the array in what goes wrong with a member."""
+    try:
+        yield
+    except READ_ERRORS as error:
+        said = printable(str(error) or type(error).__name__)
+        raise HarmbenchError(
+            f"{path}: array '{printable(_name(info))}' cannot be read ({said}); objects are "
+            "refused, so write text as numpy.array(values, dtype=str)"
+        ) from error
+
+
+def _promised(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    """Return the bytes that a member's array takes; its header alone is read."""
+    if info.compress_type not in METHODS:
+        raise ValueError("it is packed by a method that NumPy does not write")
+    with archive.open(info) as member:
+        # The headers of later versions may be gigabytes; NumPy writes them for records only.
+        if npy.read_magic(member) != (1, 0):
+            raise ValueError("it is no array of numbers or text")
+        shape, _, dtype = npy.read_array_header_1_0(member)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if any(side < 0 for side in shape):
+        raise ValueError(f"it states a shape of {shape}")
+    # NumPy makes texts of width 0 one letter wide.
+    size = math.prod(shape) * max(np.dtype(dtype).itemsize, 1)
+    if size > info.file_size:
+        raise ValueError(f"it states {mebibytes(size)} and holds {mebibytes(info.file_size)}")
+    return size
