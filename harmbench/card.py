@@ -117,7 +117,7 @@ def read_card(folder: Path) -> Card:
     """
     path = Path(folder) / CARD
     try:
-        return Card.model_validate_json(path.read_bytes())
+        card = Card.model_validate_json(path.read_bytes())
     except OSError as error:
         raise HarmbenchError(
             f"{folder} holds no saved weights: there is no {CARD} in it; give a folder that "
@@ -126,6 +126,10 @@ def read_card(folder: Path) -> Card:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "its syntax"
         raise HarmbenchError(f"{path} cannot be read as a card ({where})") from error
+    for name in card.files:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise HarmbenchError(f"{path} names {name!r}, which does not lie in its folder")
+    return card
 
 
 def plain(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,6 +197,8 @@ def file_hashes(folder: Path, names: Collection[str] | None = None) -> dict[str,
     hashes = {}
     for name in sorted(names):
         try:
+            if not (folder / name).is_file():  # a device would be read without end
+                raise FileNotFoundError(name)
             with (folder / name).open("rb") as file:
                 hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:

@@ -132,17 +132,18 @@ class Checkpoint:
         try:
             with safe_open(self.path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["about"])
+                identity, step = str(about["identity"]), int(about["step"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise HarmbenchError(
                 f"{self.path} is damaged ({error}); delete it to train from the start"
             ) from error
-        if about["identity"] != self.identity:
+        if identity != self.identity:
             raise HarmbenchError(
                 f"{self.path} holds the state of a training with another budget, seed or network; "
                 "delete it, or give this training a folder of its own"
             )
-        return about["step"], tensors
+        return step, tensors
 
 
 def below(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:

@@ -6,9 +6,9 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harmbench import registry
 from harmbench.dataset import Dataset
@@ -25,6 +25,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 ANCHORS = ("identity", "shuffle", "oracle")
 """Controls that are always computed: other rows are measured against them."""
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -58,10 +61,10 @@ class RunConfig(_Strict):
     controls: tuple[str, ...] = ()
     protocol: Literal["five", "core", "full"] = "core"
     metrics: tuple[str, ...] = ()
-    seeds: int = Field(default=1, ge=1)
-    data_seed: int = Field(default=0, ge=0)
+    seeds: int = Field(default=1, ge=1, le=1000)
+    data_seed: int = Field(default=0, ge=0, lt=2**32)
     reference_site: str | None = None
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, le=4096)
     device: str = "cpu"
     probe: dict[str, Any] = Field(default_factory=dict)
     inception: str | None = None
@@ -134,18 +137,32 @@ def resolve(
             raise HarmbenchError(f"--inception-weights: there is no file {inception}")
         settings["inception"] = str(inception.resolve())
     full = _unique([method_spec(spec, preset) for spec in specs])
-    return RunConfig(
-        data=_data_spec(data, preset, data_options or {}),
-        preset=cast(Any, preset),
-        methods=full,
-        controls=_control_names(controls),
-        protocol=cast(Any, protocol),
-        metrics=_metric_names(metrics, protocol),
-        threads=threads or os.cpu_count() or 1,
-        weights=_weights(weights, [spec.title for spec in full]),
-        **settings,
-        **rest,
-    )
+    found = {
+        "data": _data_spec(data, preset, data_options or {}),
+        "preset": preset,
+        "methods": full,
+        "controls": _control_names(controls),
+        "protocol": protocol,
+        "metrics": _metric_names(metrics, protocol),
+        "threads": threads or os.cpu_count() or 1,
+        "weights": _weights(weights, [spec.title for spec in full]),
+    }
+    return validated(RunConfig, found | settings | rest, "the settings")
+
+
+def validated(model: type[Model], content: Any, where: str) -> Model:
+    """Return the content as `model`, turning what pydantic says into one clear sentence."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        found = error.errors()
+        extra = next((e for e in found if e["type"] == "extra_forbidden"), None)
+        if extra is not None:
+            *path, key = extra["loc"]
+            known = MethodSpec.model_fields if "methods" in path else model.model_fields
+            raise HarmbenchError(f"{where}: {unknown('key', str(key), known)}") from error
+        place = ".".join(str(part) for part in found[0]["loc"])
+        raise HarmbenchError(f"{where}: '{place}': {found[0]['msg']}") from error
 
 
 def method_spec(spec: MethodSpec, preset: str) -> MethodSpec:

@@ -34,6 +34,8 @@ SHARED_ROOMS = ("stats", "layers", "training", "checkpoint", "ambient", "cohort"
 RAW_PARTS = ("fit", "probe", "test", "real")
 PROBE_PART_PRODUCTS = {"raw.probe", "harmonized.probe"}
 
+LONGEST_NAME = 160
+"""Bytes of a folder's name; file systems hold 255, and hashes are appended."""
 
 CellId = tuple[str, int, str]
 """Label, method seed and fold of a cell."""
@@ -46,8 +48,13 @@ def digest(*parts: Any) -> str:
 
 
 def folder_name(title: str) -> str:
-    """Return a label as the name of a folder."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in title)
+    """Return a label as the name of a folder, below any other and as long as systems allow."""
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in title)
+    if not name.strip("."):
+        return "_" * max(len(name), 1)
+    if len(name.encode()) > LONGEST_NAME:
+        return f"{name.encode()[:LONGEST_NAME].decode(errors='ignore')}-{digest(title)[:8]}"
+    return name
 
 
 @dataclass(frozen=True)

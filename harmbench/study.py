@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from harmbench.config import MethodSpec, RunConfig
-from harmbench.errors import HarmbenchError, unknown
+from harmbench.config import MethodSpec, RunConfig, validated
+from harmbench.errors import HarmbenchError
+from harmbench.foreign import mebibytes, parse_json
+
+MOST_BYTES = {".toml": 2**16, ".json": 2**24}
+"""Longer files can take minutes to be parsed."""
 
 
 class Study(BaseModel):
@@ -54,11 +57,16 @@ def read_study(path: Path) -> dict[str, Any]:
         For a missing or broken file, an unknown key (with the nearest), or a value of a wrong type.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        most = MOST_BYTES.get(path.suffix, MOST_BYTES[".toml"])
+        with path.open("rb") as stream:
+            held = stream.read(most + 1)
+        if len(held) > most:
+            raise HarmbenchError(f"--config {path} is no study file: it exceeds {mebibytes(most)}")
+        text = held.decode("utf-8")
+        content = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise HarmbenchError(f"--config {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HarmbenchError(f"--config {path} is not valid {path.suffix[1:]}: {error}") from error
     if path.suffix == ".json":
         return _from_run(path, content)
@@ -88,21 +96,3 @@ def _from_run(path: Path, content: Any) -> dict[str, Any]:
     }
     same = ("preset", "protocol", "metrics", "seeds", "data_seed", "reference_site", "threads")
     return settings | {name: getattr(run, name) for name in (*same, "device", "probe")}
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def validated(model: type[Model], content: Any, where: str) -> Model:
-    """Return the content as `model`, turning what pydantic says into one clear sentence."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        found = error.errors()
-        extra = next((e for e in found if e["type"] == "extra_forbidden"), None)
-        if extra is not None:
-            *path, key = extra["loc"]
-            known = MethodSpec.model_fields if "methods" in path else model.model_fields
-            raise HarmbenchError(f"{where}: {unknown('key', str(key), known)}") from error
-        place = ".".join(str(part) for part in found[0]["loc"])
-        raise HarmbenchError(f"{where}: '{place}': {found[0]['msg']}") from error

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from harmbench.errors import HarmbenchError
+from harmbench.foreign import parse_json
 
 ARRAYS = "weights.safetensors"
 CONFIG = "model.json"
@@ -51,7 +52,9 @@ def load_model(folder: Path) -> tuple[dict[str, NDArray], dict[str, Any]]:
     """
     folder = Path(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"{CONFIG} is not a JSON object")
         return load_file(folder / ARRAYS), config
     except (OSError, ValueError, SafetensorError) as error:
         raise HarmbenchError(

@@ -94,9 +94,14 @@ def cohort_from(arrays: Mapping[str, NDArray]) -> Cohort:
     images = _checked_images(arrays)
     table = _table(arrays, len(images))
     mask = arrays.get("mask")
-    if mask is not None and mask.shape != images.shape:
-        raise HarmbenchError(f"mask has shape {mask.shape}, images {images.shape}")
-    final = bool(arrays.get(PREPROCESSED, False)) or (images.min() >= 0 and images.max() <= 1)
+    if mask is not None and (mask.shape != images.shape or mask.dtype.kind not in "biuf"):
+        raise HarmbenchError(
+            f"mask must be booleans of shape {images.shape}, not {mask.dtype} {mask.shape}"
+        )
+    said = np.asarray(arrays.get(PREPROCESSED, False))
+    if said.size != 1 or said.dtype.kind not in "biuf":
+        raise HarmbenchError(f"{PREPROCESSED} must be one boolean, not {said.dtype} {said.shape}")
+    final = bool(said.item()) or (images.min() >= 0 and images.max() <= 1)
     prepared = [
         _prepare(row, images[row], None if mask is None else mask[row].astype(bool), final)
         for row in range(len(images))
@@ -172,13 +177,16 @@ def _checked_images(arrays: Mapping[str, NDArray]) -> NDArray[np.float32]:
         raise HarmbenchError(
             f"images must be real numbers of shape (n, h, w), not {images.dtype} {images.shape}"
         )
-    return images.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
+        return images.astype(np.float32)
 
 
 def _table(arrays: Mapping[str, NDArray], n: int) -> pd.DataFrame:
     for name in {*REQUIRED, "session_id", "slice"} & set(arrays):
         if arrays[name].shape[:1] != (n,) or (name != "images" and arrays[name].ndim != 1):
             raise HarmbenchError(f"{name} has shape {arrays[name].shape}, but there are {n} images")
+        if arrays[name].dtype.kind not in "biufU":
+            raise HarmbenchError(f"{name} is {arrays[name].dtype}; write numbers or text")
     columns = {
         name: array
         for name, array in arrays.items()
@@ -188,7 +196,7 @@ def _table(arrays: Mapping[str, NDArray], n: int) -> pd.DataFrame:
     where = pd.Series([f"row {row}" for row in range(n)])
     table["participant_id"] = table["participant_id"].astype(str)
     table["session_id"] = table["session_id"].astype(str) if "session_id" in table else ""
-    table["slice"] = table["slice"].astype(int) if "slice" in table else 0
+    table["slice"] = _whole(table["slice"]) if "slice" in table else 0
     table["site"] = _text(table["site"])
     table["age"] = participants.parse_ages(_text(table["age"]), where)
     table["sex"] = participants.parse_sexes(_text(table["sex"]), where)
@@ -201,6 +209,14 @@ def _table(arrays: Mapping[str, NDArray], n: int) -> pd.DataFrame:
             "tell them apart by session_id or slice"
         )
     return table
+
+
+def _whole(numbers: pd.Series) -> pd.Series:
+    if numbers.dtype.kind in "biuf" and (np.abs(numbers) < 2**31).all():
+        whole = numbers.astype(int)
+        if (whole == numbers).all():
+            return whole
+    raise HarmbenchError("slice must hold whole numbers, the number of each slice in its scan")
 
 
 def _text(column: pd.Series) -> pd.Series:

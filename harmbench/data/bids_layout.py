@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from typing import Any
 
 from harmbench.data.problems import ScanName, printable, some
 from harmbench.errors import HarmbenchError
+from harmbench.foreign import parse_json
 
 DESCRIPTION = "dataset_description.json"
 
@@ -74,8 +74,8 @@ def read_object(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        said = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        said = parse_json(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise HarmbenchError(f"{file} is not JSON: {printable(str(error))}") from error
     if not isinstance(said, dict):
         raise HarmbenchError(f"{file} must hold a JSON object")

@@ -7,6 +7,7 @@ lengths a reader would believe. What the header promises is refused where the fi
 from __future__ import annotations
 
 import gzip
+import logging
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 from numpy.typing import NDArray
 
 from harmbench.data.planes import check_affine
-from harmbench.data.problems import mebibytes, most_unpacked
 from harmbench.errors import HarmbenchError
+from harmbench.foreign import mebibytes, most_unpacked
 
 MOST_VOXELS = 2**28
 """Voxels of the largest image that is read: 640 along each side, 1 GiB as float32."""
@@ -32,6 +33,8 @@ VOXEL_SIDES = (0.05, 50.0)
 GZIP_MAGIC = b"\x1f\x8b"
 KINDS = {348: nib.Nifti1Image, 540: nib.Nifti2Image}
 """NIfTI 1 and 2, by the size of the header, which is its first number."""
+QUIET = logging.Logger("nibabel", logging.CRITICAL + 1)
+"""nibabel's own writes the header's bytes to the terminal, and not whose they are."""
 READ_ERRORS = (
     OSError,
     EOFError,
@@ -98,7 +101,9 @@ def _header(file: Path, compressed: bool) -> tuple[type[SpatialImage], Any]:
         size = int.from_bytes(block[:4], order)  # type: ignore[arg-type]
         if size in KINDS and len(block) >= size:
             kind = KINDS[size]
-            return kind, kind.header_class(block[:size])
+            header = kind.header_class(block[:size], check=False)
+            header.check_fix(QUIET, error_level=40)
+            return kind, header
     raise ImageFileError("it does not begin with the header of a NIfTI file")
 
 
@@ -128,7 +133,8 @@ def _check_promises(header: Any, file_size: int, compressed: bool) -> None:
 
 def _check_sides(affine: NDArray[np.float64]) -> None:
     check_affine(affine)
-    sides = voxel_sizes(affine)
+    with np.errstate(over="ignore"):
+        sides = voxel_sizes(affine)
     if not ((sides >= VOXEL_SIDES[0]) & (sides <= VOXEL_SIDES[1])).all():
         raise HarmbenchError(
             f"its header states voxels of {times(sides)} mm, outside {VOXEL_SIDES[0]:g} to "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from harmbench.errors import HarmbenchError
+from harmbench.foreign import mebibytes
 
 MISSING = frozenset(
     {"", "n/a", "na", "nan", "none", "null", "unknown", "n.a.", "-", "--", ".", "?"}
@@ -21,6 +23,9 @@ MISSING = frozenset(
 SEXES = {"f": "F", "female": "F", "woman": "F", "w": "F", "m": "M", "male": "M", "man": "M"}
 OTHER_SEXES = frozenset({"o", "other"})
 OLDEST = 120.0
+MOST_BYTES = 2**30
+MOST_COLUMNS = 2**17
+"""Of any table, one of features included; each of its cells becomes a text of some 60 bytes."""
 
 
 class Parsed(NamedTuple):
@@ -47,20 +52,23 @@ def read_table(path: Path) -> pd.DataFrame:
     separator = "\t" if "\t" in first else ";" if ";" in first and "," not in first else ","
     (_, header), *lines = _lines(path.name, text, separator)
     names = [name or f"unnamed_{place}" for place, name in enumerate(header, 1)]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    if len(names) > MOST_COLUMNS:
+        raise HarmbenchError(
+            f"{path.name} has {len(names):,} columns; at most {MOST_COLUMNS:,} are read"
+        )
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise HarmbenchError(
             f"{path.name} has two columns called {', '.join(twice)}; each needs a name of its own"
         )
     if not lines:
         raise HarmbenchError(f"{path.name} has no rows below its header")
-    table = pd.DataFrame(
-        [fields for _, fields in lines],
+    return pd.DataFrame(
+        [[np.nan if field.lower() in MISSING else field for field in row] for _, row in lines],
         index=[line for line, _ in lines],
         columns=names,
         dtype=object,
     )
-    return table.mask(table.apply(lambda column: column.str.lower().isin(MISSING)))
 
 
 def _lines(name: str, text: str, separator: str) -> list[tuple[int, list[str]]]:
@@ -100,6 +108,9 @@ _NAMES = {"\t": "tab", ",": "comma", ";": "semicolon"}
 
 def _decoded(path: Path) -> str:
     try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise HarmbenchError(f"{path.name} takes {mebibytes(size)}; no table is so large")
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise HarmbenchError(f"{path.name} cannot be read ({error.strerror})") from error
@@ -125,10 +136,10 @@ def second_header(table: pd.DataFrame) -> str:
         if isinstance(cell, str) and cell.casefold() == str(name).casefold():
             return f"it repeats the column name '{cell}'"
     for name, cell in first.items():
-        rest = table[name].iloc[1:].dropna()
-        numbers = not rest.empty and rest.map(_number).notna().all()
-        if isinstance(cell, str) and numbers and np.isnan(_number(cell)):
-            return f"'{cell}' stands in the column of numbers '{name}'"
+        if isinstance(cell, str) and np.isnan(_number(cell)):
+            rest = [other for other in table[name].tolist()[1:] if isinstance(other, str)]
+            if rest and not any(np.isnan(_number(other)) for other in rest):
+                return f"'{cell}' stands in the column of numbers '{name}'"
     return ""
 
 
@@ -208,12 +219,16 @@ def read_sexes(text: pd.Series, codes: Mapping[str, str] | None = None) -> Parse
 def _plain_code(text: object) -> str:
     """Return lower case, and whole numbers alike however they are written (1, 01, 1.0)."""
     lower = str(text).strip().casefold()
-    return str(int(lower.split(".")[0])) if re.fullmatch(r"-?\d+(\.0*)?", lower) else lower
+    if not re.fullmatch(r"-?[0-9]+(\.0*)?", lower):
+        return lower
+    # Not by way of `int`, which refuses more than 4,300 digits.
+    digits = lower.partition(".")[0].removeprefix("-").lstrip("0")
+    return ("-" if digits and lower.startswith("-") else "") + (digits or "0")
 
 
 def is_code(text: object) -> bool:
     """Whether a sex is written as a number."""
-    return re.fullmatch(r"-?\d+", _plain_code(text)) is not None
+    return re.fullmatch(r"-?[0-9]+", _plain_code(text)) is not None
 
 
 def parse_codes(text: str) -> dict[str, str]:

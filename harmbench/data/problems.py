@@ -75,24 +75,3 @@ def some(names: Iterable[str], most: int = 5) -> str:
     listed = list(names)
     shown = ", ".join(listed[:most])
     return shown if len(listed) <= most else f"{shown} and {len(listed) - most} more"
-
-
-HARMLESS = 2**28
-"""Bytes that a compressed file may unpack to, as far as its method can: 256 MiB."""
-MOST_RATIO = 200
-"""Unpacked bytes per packed one beyond `HARMLESS`; scans reach 10, their masks 100."""
-DEFLATE_RATIO = 1032
-"""The most that deflate, the method of gzip and of zip, packs into one byte."""
-
-
-def most_unpacked(size: int) -> int:
-    """Return the most bytes that are unpacked from a compressed file of so many.
-
-    What promises more is damaged, or made to exhaust the memory (a "bomb").
-    """
-    return max(MOST_RATIO * size, min(DEFLATE_RATIO * size, HARMLESS))
-
-
-def mebibytes(count: float) -> str:
-    """Return a number of bytes for people."""
-    return f"{count / 2**20:,.3g} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"
