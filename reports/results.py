@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harmbench.errors import HarmbenchError
 from harmbench.store import RunFolder, read_arrays, read_json
 
 AXES = ("site removal", "biology kept", "individuals", "quality", "truth", "leakage")
@@ -284,9 +285,21 @@ def read_results(folder: Path) -> Results:
         rows=order_rows(config["run"], methods, scores),
         scores=scores,
         timing=pd.read_csv(timing) if timing.is_file() else pd.DataFrame(columns=TIMING),
-        cells=read_json(folder / "cells.json"),
+        cells=_inside(read_json(folder / "cells.json"), folder),
         environment=read_json(environment) if environment.is_file() else {},
     )
+
+
+def _inside(cells: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Return the index of a run; refuse one that names files elsewhere, which it would show."""
+    for cell in cells:
+        for stem in (*cell["images"].values(), *cell["scores"].values()):
+            if Path(stem).is_absolute() or ".." in Path(stem).parts:
+                raise HarmbenchError(
+                    f"{folder / 'cells.json'} names {stem!r}, which lies outside of the run; a "
+                    "report shows what is in its folder"
+                )
+    return cells
 
 
 TIMING = ["label", "seed", "fold", "stage", "seconds", "peak_mib"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -193,21 +194,28 @@ def provenance(results: Results) -> list[tuple[str, str]]:
 
 
 def command(results: Results) -> str:
-    """Return the settings as the command line that asks for them."""
+    """Return the settings as the command line that asks for them; a shell may be given it."""
     run, identity = results.config["run"], results.config["identity"]
     path = run["data"]["params"].get("path")
     parts = ["harmbench run"]
     if run["methods"]:
-        parts.append("--methods " + " ".join(_base(spec["name"]) for spec in run["methods"]))
-    parts.append(f"--data {_base(path) if path else _base(run['data']['name'])}")
-    parts.append("--controls " + (" ".join(run["controls"]) or "none"))
+        parts.append(_flag("--methods", *(spec["name"] for spec in run["methods"])))
+    parts.append(_flag("--data", path or run["data"]["name"]))
+    parts.append(_flag("--controls", *(run["controls"] or ["none"])))
     wishes = sorted(run.get("weights", {}).items())
     if wishes:
-        parts.append("--weights " + " ".join(f"{_base(k)}={_base(v)}" for k, v in wishes))
-    parts += [f"--preset {run['preset']}", "--metrics " + " ".join(map(_base, run["metrics"]))]
-    parts.append(f"--reference-site {identity.get('reference_site', '')}")
-    parts += [f"--seeds {run['seeds']}", f"--data-seed {run['data_seed']}"]
-    return " \\\n  ".join([*parts, f"--threads {run['threads']} --device {run['device']}"])
+        parts.append(_flag("--weights", *(f"{_base(k)}={_base(v)}" for k, v in wishes)))
+    parts += [_flag("--preset", run["preset"]), _flag("--metrics", *run["metrics"])]
+    parts.append(_flag("--reference-site", identity.get("reference_site", "")))
+    parts.append(_flag("--seeds", run["seeds"]) + " " + _flag("--data-seed", run["data_seed"]))
+    parts.append(_flag("--threads", run["threads"]) + " " + _flag("--device", run["device"]))
+    return " \\\n  ".join(parts)
+
+
+def _flag(name: str, *values: Any) -> str:
+    """Return a flag with its values, each one word for a shell, on one line."""
+    words = (" ".join(_base(str(value)).split()) for value in values)
+    return " ".join([name, *map(shlex.quote, words)])
 
 
 def settings(results: Results) -> str:
