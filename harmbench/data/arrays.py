@@ -94,10 +94,10 @@ def cohort_from(arrays: Mapping[str, NDArray]) -> Cohort:
     images = _checked_images(arrays)
     table = _table(arrays, len(images))
     mask = arrays.get("mask")
-    if mask is not None and (mask.shape != images.shape or mask.dtype.kind not in "biuf"):
-        raise HarmbenchError(
-            f"mask must be booleans of shape {images.shape}, not {mask.dtype} {mask.shape}"
-        )
+    if mask is not None and mask.shape != images.shape:
+        raise HarmbenchError(f"mask has shape {mask.shape}, images {images.shape}")
+    if mask is not None and mask.dtype.kind not in "biuf":
+        raise HarmbenchError(f"mask is {mask.dtype}; write booleans")
     said = np.asarray(arrays.get(PREPROCESSED, False))
     if said.size != 1 or said.dtype.kind not in "biuf":
         raise HarmbenchError(f"{PREPROCESSED} must be one boolean, not {said.dtype} {said.shape}")
