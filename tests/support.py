@@ -21,6 +21,14 @@ _METRICS = [
     ("truth_mae", "Truth MAE", "", "truth", "core", "lower", 0.0),
 ]
 
+CARD = {"method": "m", "params": {"a": 1}, "data": {"name": "d", "params": {}}, "fingerprint": "f",
+        "data_seed": 0, "split": "s", "reference_site": "a", "seed": 0, "label": "m",
+        "command": "c", "data_label": "d", "data_license": "", "n_fit": 3, "images": 10,
+        "seconds": 1.5,
+        "device": "cpu", "threads": 1, "versions": {"numpy": "1"}, "history": {"images": [1, 2]},
+        "files": {"weights.safetensors": "0"}}  # fmt: skip
+"""A card of saved weights."""
+
 
 def make_run_folder(
     root: Path,

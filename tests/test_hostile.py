@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from support import made_up_scan, make_run_folder, save_bids_scan
+from support import CARD, made_up_scan, make_run_folder, save_bids_scan
 
 from harmbench.card import read_card
 from harmbench.checkpoint import Checkpoint
@@ -236,8 +236,6 @@ def test_labels_become_folders_below_the_run(tmp_path: Path, label: str) -> None
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "a/../../secret"])
 def test_cards_and_runs_name_no_files_elsewhere(tmp_path: Path, name: str) -> None:
-    from test_fuzz import CARD
-
     (tmp_path / "card.json").write_text(json.dumps(CARD | {"files": {name: "0"}}))
     with pytest.raises(HarmbenchError, match="does not lie in its folder"):
         read_card(tmp_path)
