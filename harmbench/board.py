@@ -77,6 +77,8 @@ class Board:
             temporary.replace(self.folder / f"{name}.json")
         except FileNotFoundError as error:
             raise Closed from error
+        except OSError:  # a full disk, most often: a note is not worth a cell
+            temporary.unlink(missing_ok=True)
 
     def take(self, name: str) -> None:
         """Take the worker's note down."""
@@ -116,6 +118,11 @@ class Board:
             yield
         finally:
             lock.release()
+
+
+def take_down(root: Path) -> None:
+    """Remove the boards that killed drivers have left; their workers stop at their next step."""
+    shutil.rmtree(root / FOLDER, ignore_errors=True)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from harmbench.store import SCORE_COLUMNS, read_json, write_json
 
 
 def marked_underfit(
-    records: list[dict[str, Any]], gate: tuple[str, float] | None
+    records: list[dict[str, Any]],
+    gate: tuple[str, float] | None,
+    further: Iterable[dict[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """Mark all probe scores where the probes do not see what is plainly there.
 
@@ -26,13 +28,15 @@ def marked_underfit(
         Of all cells.
     gate : tuple of str and float, or None
         A metric and the least value of it that an adequate probe gives on unharmonized images.
+    further : iterable of dict
+        Records of that metric that belong to no row.
     """
     if gate is None:
         return records
     name, least = gate
     seen = [
         r["overall"]["value"]
-        for r in records
+        for r in (*records, *further)
         if r["cell"].spec.name == "identity" and r["metric"].name == name and r["status"] == "ok"
     ]
     if not seen or min(seen) >= least:
@@ -116,10 +120,10 @@ def collect_timing(bench: Bench, cells: list[Cell]) -> pd.DataFrame:
     """
     rows = []
     for cell in cells:
-        for path in sorted((bench.folder.root / "cells" / cell.folder).rglob("*.json")):
+        for path in sorted((bench.folder.root / "cells" / cell.folder).rglob("[!.]*.json")):
             found = _timing_row(cell.spec.title, cell.seed, cell.fold, path)
             rows += [row for row in found if not (cell.info.images_only and _is_own(row["stage"]))]
-    for path in sorted((bench.folder.root / "raw").glob("*.json")):
+    for path in sorted((bench.folder.root / "raw").glob("[!.]*.json")):
         rows += _timing_row("(shared)", 0, "", path)
     return pd.DataFrame(rows, columns=["label", "seed", "fold", "stage", "seconds", "peak_mib"])
 

@@ -29,7 +29,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from harmbench.board import Board, opened
+from harmbench.board import Board, opened, take_down
 from harmbench.errors import HarmbenchError
 from harmbench.plan import Cell
 from harmbench.progress import Progress
@@ -88,6 +88,7 @@ def crew(
     if jobs is not None and dask is not None:
         raise HarmbenchError(f"--jobs {jobs} --dask {dask}: give one of them")
     if jobs is None and dask is None:
+        take_down(root)
         yield partial(_one_by_one, progress=progress)
         return
     with opened(root.absolute()) as board:

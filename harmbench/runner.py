@@ -9,7 +9,7 @@ import logging
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from harmbench.protocol import PRODUCTS
 from harmbench.shipped import Choice, choose, data_facts
 from harmbench.stages import Bench
 from harmbench.store import RunFolder, write_json
+from harmbench.worklog import LogFile
 
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "torch", "neuroHarmonize", "nilearn")
 SPLIT_COLUMNS = ["participant_id", "site", "session_id", "slice"]
@@ -91,6 +92,7 @@ def run(
         For what the user can mend. A method or metric that fails is a row, not an exception.
     """
     progress = progress or Progress()
+    registry.refresh()
     folder = RunFolder(out)
     dataset = build_dataset(config)
     folder.begin(_identity(config, dataset))
@@ -107,11 +109,31 @@ def run(
         bench, cells = layout.bench, layout.cells
         for line in layout.announcements():
             progress.message(line)
-        records = marked_underfit(work_through(bench, cells), dataset.probe_gate)
+        records = work_through(bench, cells)
+        records = marked_underfit(records, dataset.probe_gate, _gate_records(bench, cells))
         scores = collect_scores(records)
         folder.write_scores(scores, collect_timing(bench, cells))
         write_index(bench, cells)
     return RunSummary(out, scores, failures(scores))
+
+
+def _gate_records(bench: Bench, cells: list[Cell]) -> list[dict[str, Any]]:
+    """Return what tells whether probes learn, where it is not asked for but probes are.
+
+    Else a row's mark would hang on which other metrics are in the run.
+    """
+    gate = bench.dataset.probe_gate
+    if gate is None or gate[0] in bench.metrics:
+        return []
+    if not any("probe." in need for metric in bench.metrics.values() for need in metric.info.needs):
+        return []
+    metric = registry.load("metric", gate[0])
+    bench = replace(bench, metrics={gate[0]: metric}, _works={})
+    return [
+        {"cell": cell, "metric": metric.info, **bench.work(cell).score(gate[0])}
+        for cell in cells
+        if cell.spec.name == "identity"
+    ]
 
 
 @dataclass(frozen=True)
@@ -158,6 +180,7 @@ def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Pr
         split = stored_split(folder.split()["part"])
     else:
         cohort = dataset.load(progress)
+        _require_unchanged(config, dataset)
         split = make_split(cohort, config.data_seed)
     reference = reference_site(config, dataset, cohort)
     identity["reference_site"] = reference
@@ -223,6 +246,15 @@ def _identity(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
     return identity
 
 
+def _require_unchanged(config: RunConfig, dataset: Dataset) -> None:
+    """Refuse data whose files were written to between their hash and their end."""
+    if build_dataset(config).fingerprint != dataset.fingerprint:
+        raise HarmbenchError(
+            f"the files of {config.data.params.get('path', config.data.name)} changed while they "
+            "were read; run again when they are complete"
+        )
+
+
 def reference_site(config: RunConfig, dataset: Dataset, cohort: Cohort) -> str:
     """Return the site asked for, else the data set's own, else the one with most subjects."""
     site = config.reference_site or dataset.reference_site
@@ -258,7 +290,10 @@ def _extend(folder: RunFolder, config: RunConfig) -> RunConfig:
 
 
 def store(layout: Layout) -> None:
-    """Write the data and the settings, the marks of a run that has begun."""
+    """Write the settings and the data.
+
+    The settings first: they mark the folder as a run's, and a killed one goes on from there.
+    """
     bench = layout.bench
     folder, cohort, dataset = bench.folder, bench.cohort, bench.dataset
     notes = [*getattr(dataset, "notes", []), *filter(None, [layout.split.reason])]
@@ -271,10 +306,10 @@ def store(layout: Layout) -> None:
         "notes": notes,
         "space": cohort.space,
     }
+    write_json(folder.config_file, content)
     if not folder.has_cohort:
         table = cohort.participants[SPLIT_COLUMNS].assign(part=layout.split.part)
         folder.save_cohort(cohort, table)
-    write_json(folder.config_file, content)
     write_json(folder.root / "environment.json", environment())
 
 
@@ -292,8 +327,7 @@ def environment() -> dict[str, Any]:
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     log = logging.getLogger("harmbench")
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    handler = LogFile(path, names=True)
     level, propagate = log.level, log.propagate
     log.setLevel(logging.INFO)
     log.propagate = False

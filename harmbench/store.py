@@ -36,6 +36,8 @@ SCORE_COLUMNS = [
 
 OWN_FILES = (".lock", ".jobs", "run.log")
 """What may lie in a folder before it holds a run."""
+UNFINISHED = ".unfinished-"
+"""How the names of files and folders begin that are still being written."""
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -45,7 +47,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     write under one content-addressed name is the same.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -148,7 +150,7 @@ class Stage:
     def write_folder(self, write: Callable[[Path], None]) -> None:
         """Let `write` fill a temporary folder, then rename it to the stage's own."""
         self.stem.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{self.stem.name}-", dir=self.stem.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self.stem.parent))
         try:
             write(temporary)
             temporary.chmod(0o755)
@@ -159,6 +161,10 @@ class Stage:
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_own(name: str) -> bool:
+    return name in OWN_FILES or name.startswith(UNFINISHED)
 
 
 class RunFolder:
@@ -188,7 +194,7 @@ class RunFolder:
             return
         if self.root.is_file():
             raise HarmbenchError(f"--out {self.root} is a file; give a folder")
-        if self.root.is_dir() and any(p.name not in OWN_FILES for p in self.entries()):
+        if self.root.is_dir() and any(not _is_own(p.name) for p in self.entries()):
             raise HarmbenchError(
                 f"--out {self.root} holds files that are not a run's; give an empty or a new folder"
             )
@@ -196,6 +202,20 @@ class RunFolder:
     def entries(self) -> list[Path]:
         """What lies in the folder."""
         return sorted(self.root.iterdir())
+
+    def require_there(self) -> None:
+        """Refuse to go on where somebody has moved or deleted the folder in the meantime.
+
+        Raises
+        ------
+        HarmbenchError
+            Where its settings are gone; what is computed would lie in a folder that holds no run.
+        """
+        if not self.config_file.is_file():
+            raise HarmbenchError(
+                f"{self.root} was moved or deleted while its run was at work; "
+                "move it back, or run again"
+            )
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:
         try:
@@ -217,7 +237,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one driver.
+        """Hold the folder for one driver, swept of what a killed one was writing when it died.
 
         Raises
         ------
@@ -237,6 +257,7 @@ class RunFolder:
         except OSError as error:
             raise HarmbenchError(f"--out {self.root} cannot be written: {error}") from error
         try:
+            self._sweep()
             yield
         finally:
             lock.release()
@@ -247,12 +268,19 @@ class RunFolder:
         try:
             yield
         except HarmbenchError:
-            if not self.config_file.exists():
+            if self.root.is_dir() and not self.config_file.exists():
                 (self.root / "run.log").unlink(missing_ok=True)
                 (self.root / ".lock").unlink(missing_ok=True)
                 if not self.entries():
                     self.root.rmdir()
             raise
+
+    def _sweep(self) -> None:
+        for left in sorted(self.root.rglob(f"{UNFINISHED}*")):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
     # -- settings -----------------------------------------------------------------------------
 
