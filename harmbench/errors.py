@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+LONGEST_REASON = 300
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+DISK_CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class HarmbenchError(Exception):
@@ -40,3 +45,34 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> HarmbenchError:
     nearest = get_close_matches(value.lower(), by_lower, n=1, cutoff=0.6)
     hint = f"; did you mean '{by_lower[nearest[0]]}'?" if nearest else "."
     return HarmbenchError(f"unknown {kind} '{value}'{hint} Known: {', '.join(names) or 'none'}")
+
+
+def reason(error: BaseException) -> str:
+    """Return what a table says of an exception: one line, without the names of temporary files.
+
+    Parameters
+    ----------
+    error : BaseException
+        Whatever a method, a metric or the disk has raised.
+
+    Returns
+    -------
+    str
+        Such as ``"ValueError: no such site"``; at most about `LONGEST_REASON` characters.
+    """
+    text = " ".join(str(error).split())
+    text = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} ..."
+    kind = type(error).__name__
+    if isinstance(error, HarmbenchError):
+        return text
+    if isinstance(error, SystemExit):
+        return f"it asked the program to end, with code {error.code}"
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return "no space is left on the disk"
+    if isinstance(error, OSError) and error.errno in DISK_CLOSED:
+        return f"no right to write or read ({error.strerror})"
+    # Of torch, without importing it; on the processor it raises a RuntimeError.
+    short = isinstance(error, MemoryError) or kind == "OutOfMemoryError"
+    if short or "can't allocate memory" in text:
+        return f"out of memory ({text})" if text else "out of memory"
+    return f"{kind}: {text}" if text else kind

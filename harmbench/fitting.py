@@ -67,9 +67,17 @@ def fit(
     method.fit(cohort.only(method.info.fit_sees - {"truth"}), context)
 
 
-def wrong(images: NDArray[np.float32], shape: tuple[int, ...]) -> str | None:
-    """Return why these cannot be the harmonized images of a cohort of that shape, or None."""
+def wrong(images: NDArray[Any], shape: tuple[int, ...]) -> str | None:
+    """Return why these cannot be the harmonized images of a cohort of that shape, or None.
+
+    Real floating-point numbers of any width will do; whole numbers would be intensities of another
+    scale, most likely.
+    """
     if images.shape != shape:
         return f"returned images of shape {images.shape} for {shape}"
-    bad = int((~np.isfinite(images)).any(axis=tuple(range(1, images.ndim))).sum())
+    if images.dtype.kind != "f":
+        return f"returned images of type {images.dtype}; float32 is asked for"
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+        finite = np.isfinite(images.astype(np.float32, copy=False))
+    bad = int((~finite).any(axis=tuple(range(1, images.ndim))).sum())
     return f"returned NaN or infinite values in {bad} of {len(images)}" if bad else None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harmbench import plan, records
+from harmbench import errors, plan, records
 from harmbench.cohort import Cohort
 from harmbench.config import build_method
 from harmbench.data.splits import Fold
@@ -188,10 +188,10 @@ class CellWork:
             target,
             context=ApplyContext(**self._told(info.harmonize_sees, "harmonize")),
         )
-        images = np.asarray(images, dtype=np.float32)
+        images = np.asarray(images)
         if reason := wrong(images, cohort.images.shape):
             raise StageFailedError(reason)
-        return images
+        return images.astype(np.float32, copy=False)
 
     # -- products -------------------------------------------------------------------------------
 
@@ -295,25 +295,26 @@ class CellWork:
         """Return the record of one metric: its values, or why there are none."""
         metric = self.bench.metrics[registry_name]
         stage = self.score_stage(registry_name)
+        self.bench.folder.require_there()
         mark = stage.mark
         if mark is not None:
             return mark
-        reason = self.skip or self._reason_to_skip(metric)
-        if reason:
-            return {"status": "skipped", "reason": reason}
         try:
+            reason = self.skip or self._reason_to_skip(metric)
+            if reason:
+                return {"status": "skipped", "reason": reason}
             inputs = self._inputs(metric.info.needs, metric.info.wants)
             rng = rng_from("resample", self.bench.keys.data_id, self.cell.fold)
             with self._timed(metric.info.name) as cost:
                 result = metric(inputs, rng)
+            return records.keep(result, stage, cost())
         except ProductUnavailable as error:
             return {"status": "skipped", "reason": str(error)}
         except StageFailedError as error:
             return {"status": "failed", "reason": str(error)}
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.log.exception("metric %s failed", metric.info.name)
-            return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        return records.keep(result, stage, cost())
+            return {"status": "failed", "reason": errors.reason(error)}
 
     @property
     def fit_stage(self) -> Stage:
@@ -359,9 +360,9 @@ class CellWork:
             raise
         except HarmbenchError as error:
             self._failures[name] = f"{name}: {error}"
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.log.exception("%s failed", name)
-            self._failures[name] = f"{name}: {type(error).__name__}: {error}"
+            self._failures[name] = f"{name}: {errors.reason(error)}"
         raise StageFailedError(self._failures[name])
 
     def _timed(self, name: str) -> AbstractContextManager[Callable[[], dict[str, Any]]]:

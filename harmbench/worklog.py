@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from harmbench.memory import PeakMemory
 
 FILE = "log.txt"
+
+
+class LogFile(logging.FileHandler):
+    """A log that cannot be written, on a disk that is full or closed, stops no work.
+
+    Parameters
+    ----------
+    path : Path
+        Appended to; opened with the first line.
+    names : bool
+        Whether lines name their logger.
+    """
+
+    def __init__(self, path: Path, names: bool = False) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+        name = " %(name)s" if names else ""
+        self.setFormatter(logging.Formatter(f"%(asctime)s{name} %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, where that can be done."""
+        with suppress(OSError):
+            Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say on the standard error stream what is wrong with a line, unless it is the disk."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file; what is left of a line is dropped where it cannot be written."""
+        with suppress(OSError):
+            super().close()
 
 
 def work_log(folder: Path, name: str) -> logging.Logger:
@@ -23,10 +57,7 @@ def work_log(folder: Path, name: str) -> logging.Logger:
     for handler in held:  # of another run in this process
         log.removeHandler(handler)
         handler.close()
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / FILE, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
+    log.addHandler(LogFile(folder / FILE))
     return log
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 
 EXIT_FAILED_CELL = 1
@@ -12,11 +11,17 @@ EXIT_INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line: the entry point of ``harmbench``."""
-    from harmbench.cli.app import app
     from harmbench.errors import HarmbenchError
 
     try:
+        from harmbench.cli.app import app
+
         app()
+    except (KeyboardInterrupt, SystemExit) as end:
+        if not _is_interrupt(end):
+            raise
+        print("stopped; the same command goes on where it was, or begins anew", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
     except HarmbenchError as error:
         if "--debug" in sys.argv:
             raise
@@ -33,14 +38,20 @@ def main() -> None:
         sys.exit(EXIT_FAILED_CELL)
 
 
+def _is_interrupt(end: BaseException) -> bool:
+    """Whether it is a Ctrl-C that no command has answered; typer makes a silent exit of one."""
+    cause = end.__context__.__cause__ if end.__context__ else None
+    return isinstance(end, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt)
+
+
 def _of_the_disk(error: Exception) -> str | None:
     """Return what to say of a disk that is full or may not be written to, None for other errors."""
-    full = {errno.ENOSPC, errno.EDQUOT}
-    closed = {errno.EROFS, errno.EACCES, errno.EPERM}
-    if not isinstance(error, OSError) or error.errno not in full | closed:
+    from harmbench.errors import DISK_CLOSED, DISK_FULL
+
+    if not isinstance(error, OSError) or error.errno not in DISK_FULL | DISK_CLOSED:
         return None
     place = f" at {error.filename}" if error.filename else ""
-    if error.errno in full:
+    if error.errno in DISK_FULL:
         return (
             f"no space is left on the disk{place}; free some, or give another folder (--out); what "
             "is finished is kept, and the same command goes on where it was"
