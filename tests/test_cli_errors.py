@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+import typer
 
 from harmbench import cli
 
@@ -33,3 +34,20 @@ def test_a_full_or_closed_disk_is_no_bug(
         cli.main()
     assert ended.value.code == code
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("through_typer", [False, True])
+def test_a_ctrl_c_that_no_command_answers_is_not_silent(
+    through_typer: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    app = typer.Typer()
+    app.command()(interrupted)
+    monkeypatch.setattr("harmbench.cli.app.app", app if through_typer else interrupted)
+    monkeypatch.setattr("sys.argv", ["harmbench"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert "the same command goes on where it was" in capsys.readouterr().err

@@ -12,6 +12,7 @@ import typer
 from tabulate import tabulate
 
 from harmbench.cli import EXIT_FAILED_CELL, EXIT_INTERRUPTED
+from harmbench.cli.interrupting import ended_soon
 from harmbench.config import RunConfig, data_title, resolve
 from harmbench.errors import HarmbenchError
 from harmbench.progress import BarProgress, LineProgress, Progress
@@ -70,14 +71,15 @@ def run_and_report(
     if dry_run:
         typer.echo(_plan(config, folder))
         return 0
+    stopped = f"stopped; the same command goes on where it was ({folder})"
     try:
-        with make_progress(quiet) as progress:
+        with ended_soon(stopped), make_progress(quiet) as progress:
             first = partial(check, progress=progress) if check else None
             summary = run(config, folder, progress, check=first, jobs=jobs, dask=dask)
             progress.message("writing the report")
             page = reports.build(folder)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; the same command goes on where it was ({folder})", err=True)
+        typer.echo(stopped, err=True)
         return EXIT_INTERRUPTED
     typer.echo(reports.terminal_table(folder))
     for sentence in summary.failed:
