@@ -122,6 +122,7 @@ def resolve(
     HarmbenchError
         For any unknown name, with the known ones and the nearest.
     """
+    registry.refresh()
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     if protocol not in PROTOCOLS:

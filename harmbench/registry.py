@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -71,7 +72,8 @@ def absolute(name: str) -> str:
 def code_id(kind: Kind, name: str) -> str:
     """Return a hash of the sources a plug-in comes from: its file, or its package's .py files."""
     if _is_file(name):
-        return _hash_files([Path(name.rpartition(":")[0])])
+        path = Path(name.rpartition(":")[0]).resolve()
+        return _hash([(path.name, _source(path))])
     module = _entries(kind)[name].module
     return package_id(module.rpartition(".")[0] or module)
 
@@ -90,14 +92,29 @@ def package_id(package: str) -> str:
         raise HarmbenchError(f"package '{package}' has no sources to identify it by")
     origin = Path(spec.origin)
     found = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-    return _hash_files(found)
+    return _hash((path.name, path.read_bytes()) for path in found)
 
 
-def _hash_files(paths: list[Path]) -> str:
+def _hash(sources: Iterable[tuple[str, bytes]]) -> str:
     digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for name, source in sources:
+        digest.update(name.encode() + b"\0" + source + b"\0")
     return digest.hexdigest()[:16]
+
+
+@cache
+def _source(path: Path) -> bytes:
+    """Return what a plug-in's file held when it was first asked for: the key's code is what runs.
+
+    A file that is edited while a run is at work would else be hashed anew and put under the keys
+    of what the code before it has made.
+    """
+    return path.read_bytes()
+
+
+def refresh() -> None:
+    """Read the files of plug-ins anew, at the begin of a run."""
+    _source.cache_clear()
 
 
 def _is_file(name: str) -> bool:
@@ -107,7 +124,7 @@ def _is_file(name: str) -> bool:
 def _load_from_file(name: str) -> Any:
     path_text, _, attribute = name.rpartition(":")
     path = Path(path_text).resolve()
-    source = path.read_bytes()
+    source = _source(path)
     # With its content, since a cluster's workers live longer than a version of a file.
     text = str(path).encode() + b"\0" + source
     module_name = f"harmbench_plugin_{hashlib.sha256(text).hexdigest()[:12]}"

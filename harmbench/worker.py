@@ -156,6 +156,7 @@ def _worked(order: Order, board: Board) -> Answer:
 @lru_cache(maxsize=1)
 def _shared(root: Path, token: str, settings: str) -> dict[str, Any]:
     """Return what a process's cells of one run share; images are mapped, not read."""
+    registry.refresh()
     config = RunConfig.model_validate_json(settings)
     folder = RunFolder(root)
     return {

@@ -116,8 +116,15 @@ def test_a_new_driver_closes_the_board_of_one_that_was_killed(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_edited_plugin_is_loaded_anew(tmp_path: Path) -> None:
+def test_an_edited_plugin_is_loaded_anew_by_the_next_run(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
+    ids = set()
     for value in ("1", "2"):
         file.write_text(f"THING = {value}")
+        registry.refresh()
         assert int(value) == registry.load("method", f"{file}:THING")
+        ids.add(registry.code_id("method", f"{file}:THING"))
+        file.write_text("THING = 3")
+        assert int(value) == registry.load("method", f"{file}:THING"), "edited in mid-run"
+        ids.add(registry.code_id("method", f"{file}:THING"))
+    assert len(ids) == 2, "what is loaded and its hash are not of one text"
