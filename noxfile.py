@@ -73,6 +73,12 @@ def controls(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def faults(session: nox.Session) -> None:
+    """Kill runs at 20 random moments and while they write, and compare what comes out (minutes)."""
+    run_shared(session, "pytest", "-m", "faults", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def benchmarks(session: nox.Session) -> None:
     """Measure speed and memory; prints ratios within one run."""
     for name in session.posargs or BENCHMARKS:
