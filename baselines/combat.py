@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from baselines.combat_blocks import joined, shrunk
 from baselines.covariates import CovariateCoding, as_numbers, learn_coding
 from baselines.sites import reference_rows, require_known, require_reference
+from harmbench.blocks import all_finite, blocks, release
 from harmbench.cohort import Cohort
 from harmbench.errors import HarmbenchError
 from harmbench.method import ApplyContext, FitContext, Harmonizer, MethodInfo
@@ -30,6 +32,10 @@ APPLIED = ("B_hat", "stand_mean", "var_pooled", "gamma_star", "delta_star")
 
 ROWS_AT_ONCE = 256
 """Rows per call of the apply step, whose intermediates are several float64 copies."""
+
+VALUES_AT_ONCE = 2**23
+"""Values of images, scans times voxels, that are learned from at once; the learning takes some 80
+bytes of each."""
 
 CONSTANT = 1e-6
 """A voxel whose standard deviation within a site is smaller than this is constant there."""
@@ -107,7 +113,7 @@ class Combat(Harmonizer):
         self.voxels = self._choose_voxels(cohort, sites, context.log)
         self.sites = cohort.sites
         self.model = _learn(
-            cohort.images[:, self.voxels], table, self.eb, self.reference_site, context.log
+            cohort.images, self.voxels, table, self.eb, self.reference_site, context.log
         )
         return self
 
@@ -141,7 +147,7 @@ class Combat(Harmonizer):
             known &= ~np.isnan(as_numbers(cohort, name))
         if not known.all():
             context.log.info("%d scans without a covariate are left out of the fit", (~known).sum())
-        return cohort.subset(known)
+        return cohort if known.all() else cohort.subset(known)
 
     def _choose_voxels(
         self, cohort: Cohort, sites: NDArray, log: logging.Logger
@@ -150,7 +156,10 @@ class Combat(Harmonizer):
             raise HarmbenchError(f"coverage is {self.coverage}; it is a share between 0 and 1")
         union = cohort.mask.any(axis=0)
         chosen = union & (_least_share(cohort.mask, sites) >= self.coverage)
-        chosen[chosen] = _vary_within_sites(cohort.images[:, chosen], sites)
+        varying = [
+            _vary_within_sites(values, sites) for values in _by_voxels(cohort.images, chosen)
+        ]
+        chosen[chosen] = np.concatenate([np.empty(0, dtype=bool), *varying])
         log.info(
             "%d voxels; %d more lie in some mask and pass through, being in few masks of a site "
             "or constant within one",
@@ -206,25 +215,47 @@ def combat_nocov(eb: bool = True, coverage: float = 0.05) -> Combat:
     return Combat(covariates=(), eb=eb, coverage=coverage)
 
 
+def _by_voxels(
+    images: NDArray[np.float32], chosen: NDArray[np.bool_]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the chosen voxels of all images in blocks of voxels, each of shape (n, v)."""
+    flat, voxels = images.reshape(len(images), -1), np.flatnonzero(chosen)
+    for part in blocks(len(voxels), len(images), VALUES_AT_ONCE):
+        first, last = voxels[part][0], voxels[part][-1]
+        # Rows are copied in runs first: picked from the whole, each value were a page of its own.
+        run = np.ascontiguousarray(flat[:, first : last + 1])
+        release(images)
+        yield run[:, voxels[part] - first]
+
+
 def _learn(
-    values: NDArray[np.float32],
+    images: NDArray[np.float32],
+    voxels: NDArray[np.bool_],
     table: pd.DataFrame,
     eb: bool,
     reference_site: str,
     log: logging.Logger,
 ) -> dict[str, Any]:
-    """Learn on values of shape (n, voxels); an empty model where there is no voxel."""
-    from neuroHarmonize import harmonizationLearn
+    """Learn on some voxels of the images; an empty model where there is none.
 
+    What fits into one block is learned by neuroHarmonize alone. Of several blocks it learns all but
+    the empirical Bayes, see `baselines.combat_blocks`.
+    """
     sites = sorted(table["SITE"].unique())
-    if values.shape[1] == 0:
+    if not voxels.any():
         log.warning("no voxel varies within every site: all images pass through unchanged")
         return _model({}, sites, reference_site)
-    with _guarded(log):
-        model, _ = harmonizationLearn(values, table, eb=eb, ref_batch=reference_site)
-    arrays = {name: np.asarray(model[name], dtype=np.float64) for name in APPLIED}
-    # The grand mean is repeated for every row of the fit; one column says it.
-    arrays["stand_mean"] = arrays["stand_mean"][:, :1]
+    whole = int(voxels.sum()) * len(images) <= VALUES_AT_ONCE
+    arrays = joined(
+        _learn_block(values, table, eb and whole, reference_site, log)
+        for values in _by_voxels(images, voxels)
+    )
+    if eb and not whole:
+        counts = np.array([(table["SITE"] == site).sum() for site in sites])
+        stars = arrays["gamma_star"], arrays["delta_star"]
+        with _guarded(log):
+            stars = shrunk(*stars, counts, sites.index(reference_site))
+        arrays["gamma_star"], arrays["delta_star"] = stars
     bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
         raise HarmbenchError(
@@ -232,6 +263,24 @@ def _learn(
             "look for sites with hardly any variation or try eb=False"
         )
     return _model(arrays, sites, reference_site)
+
+
+def _learn_block(
+    values: NDArray[np.float32],
+    table: pd.DataFrame,
+    eb: bool,
+    reference_site: str,
+    log: logging.Logger,
+) -> dict[str, NDArray[np.float64]]:
+    """Let neuroHarmonize learn on values of shape (n, voxels)."""
+    from neuroHarmonize import harmonizationLearn
+
+    with _guarded(log):
+        model, _ = harmonizationLearn(values, table, eb=eb, ref_batch=reference_site)
+    arrays = {name: np.asarray(model[name], dtype=np.float64) for name in APPLIED}
+    # The grand mean is repeated for every row of the fit; one column, copied, says it.
+    arrays["stand_mean"] = arrays["stand_mean"][:, :1].copy()
+    return arrays
 
 
 def _model(
@@ -262,7 +311,7 @@ def _guarded(log: logging.Logger) -> Iterator[None]:
 
 
 def _require_finite(cohort: Cohort) -> None:
-    bad = np.flatnonzero(~np.isfinite(cohort.images.reshape(len(cohort), -1)).all(axis=1))
+    bad = np.flatnonzero(~all_finite(cohort.images))
     if bad.size:
         who = cohort.column("participant_id")[bad[0]]
         raise HarmbenchError(

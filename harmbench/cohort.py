@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from harmbench.blocks import take
 from harmbench.errors import HarmbenchError
 
 Space = Literal["slice", "volume", "table"]
@@ -33,7 +34,8 @@ class Cohort:
     Attributes
     ----------
     images : ndarray of float32, shape (n, *shape)
-        Intensities, nominally in [0, 1]; finite.
+        Intensities, nominally in [0, 1]; finite. May be mapped from a file and larger than memory:
+        what reads all of it works in blocks (`harmbench.blocks`).
     participants : DataFrame with n rows
         Columns ``participant_id`` (str), ``session_id`` (str, ``""`` where there is none) and
         ``slice`` (int, 0 where there is one slice); in a full cohort also ``site`` (str), ``age``
@@ -115,13 +117,20 @@ class Cohort:
         keep = [c for c in self.participants if c in IDENTIFIERS or c in columns]
         return replace(self, participants=self.participants[keep])
 
-    def subset(self, rows: ArrayLike) -> Cohort:
-        """Return the rows named by a boolean mask or by positions, in that order."""
+    def subset(self, rows: ArrayLike, images: NDArray[np.float32] | None = None) -> Cohort:
+        """Return the rows named by a boolean mask or by positions, in that order.
+
+        Parameters
+        ----------
+        rows : array_like of bool or int
+        images : ndarray of float32, shape (len(rows), *shape), optional
+            Images of these rows that take the place of the cohort's, which are then not read.
+        """
         rows = np.asarray(rows)
         index = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp)
         return replace(
             self,
-            images=self.images[index],
+            images=take(self.images, index) if images is None else images,
             participants=self.participants.iloc[index].reset_index(drop=True),
-            mask=self.mask[index],
+            mask=take(self.mask, index),
         )

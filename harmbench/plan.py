@@ -28,7 +28,16 @@ from harmbench.metric import MetricInfo
 from harmbench.product import Product, ProductContext
 from harmbench.protocol import placebo
 
-SHARED_ROOMS = ("stats", "layers", "training", "checkpoint", "ambient", "cohort", "seeding")
+SHARED_ROOMS = (
+    "stats",
+    "layers",
+    "training",
+    "checkpoint",
+    "ambient",
+    "cohort",
+    "blocks",
+    "seeding",
+)
 """Modules whose code stands behind every method and metric, and so belongs to their keys."""
 
 RAW_PARTS = ("fit", "probe", "test", "real")

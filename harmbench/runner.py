@@ -310,6 +310,7 @@ def store(layout: Layout) -> None:
     if not folder.has_cohort:
         table = cohort.participants[SPLIT_COLUMNS].assign(part=layout.split.part)
         folder.save_cohort(cohort, table)
+        bench.cohort = folder.mapped(cohort)  # the data set's own images are needed no more
     write_json(folder.root / "environment.json", environment())
 
 

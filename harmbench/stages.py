@@ -6,7 +6,7 @@ Every stage looks for its finished result first, so a killed run goes on where i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench import errors, plan, records
+from harmbench.blocks import blocks, image_bytes, take
 from harmbench.cohort import Cohort
 from harmbench.config import build_method
 from harmbench.data.splits import Fold
@@ -30,7 +31,7 @@ from harmbench.progress import Progress
 from harmbench.protocol import placebo
 from harmbench.seeding import rng_from
 from harmbench.shipped import Saved, trained_here
-from harmbench.store import RunFolder, Stage, read_arrays, write_arrays, write_atomic
+from harmbench.store import RunFolder, Stage, read_arrays, read_rows, write_arrays, write_rows
 from harmbench.worklog import timed, work_log
 
 TRUTH_DRAWS: dict[str, dict[str, Any]] = {
@@ -86,9 +87,20 @@ class Bench:
             self._works[cell.id] = CellWork(self, cell)
         return self._works[cell.id]
 
+    def rows(self, fold: str, part: str) -> NDArray[np.intp]:
+        """Return the positions in the cohort of one part of a fold."""
+        return np.flatnonzero(getattr(self.folds[fold], part))
+
     def raw(self, fold: str, part: str) -> Cohort:
         """Return the raw rows of one part of a fold."""
-        return self.cohort.subset(getattr(self.folds[fold], part))
+        return self.cohort.subset(self.rows(fold, part))
+
+    def known(self, fold: str, part: str, images: NDArray[np.float32] | None = None) -> Cohort:
+        """Return the rows of one part with other images, or none: the raw ones are not read."""
+        rows = self.rows(fold, part)
+        if images is None:
+            images = np.broadcast_to(np.float32(0), (len(rows), *self.cohort.shape))
+        return self.cohort.subset(rows, images)
 
     def settle(self, stage: Stage, make: Callable[[], None]) -> None:
         """Let `make` do a stage that is not done; of several processes, one does it."""
@@ -167,18 +179,30 @@ class CellWork:
             self._told(method.info.fit_sees, "fit"),
         )
 
-    def _rows(self, name: str) -> Cohort:
-        """Return the raw rows behind an image product; a placebo's say what the method is told."""
-        cohort = self.bench.raw(self.cell.fold, name.split(".")[1])
+    def _rows(self, name: str, images: NDArray[np.float32] | None = None) -> Cohort:
+        """Return the rows of an image product; a placebo's say what the method is told."""
+        cohort = self.bench.known(self.cell.fold, name.split(".")[1], images)
         if name not in placebo.NAMES:
             return cohort
         return placebo.with_placebo(cohort, name, self.bench.keys.data_id, self.cell.fold)
 
-    def _harmonize(self, name: str) -> NDArray[np.float32]:
+    def _rendered(self, name: str) -> Iterator[NDArray[np.float32]]:
+        """Harmonize the rows of an image product, block by block."""
         cohort = self._rows(name)
         if name in placebo.NAMES:
             cohort = placebo.told(cohort, name)
-        return self.render(cohort, OWN_SITE if name == "own_site.test" else None)
+        raw, rows = self.bench.cohort.images, self.bench.rows(self.cell.fold, name.split(".")[1])
+        for part in blocks(len(rows), image_bytes(raw)):
+            images = take(raw, rows[part])
+            block = cohort.subset(np.arange(len(rows))[part], images)
+            yield self.render(block, OWN_SITE if name == "own_site.test" else None)
+
+    def _true(self, name: str) -> Iterator[NDArray[np.float32]]:
+        """Ask the data set for the truth of the test part, block by block."""
+        cohort, site = self.bench.known(self.cell.fold, "test"), self.bench.keys.reference_site
+        keys = cohort.keys
+        for part in blocks(len(keys), image_bytes(cohort.images)):
+            yield self.bench.dataset.truth(site, keys[part], **TRUTH_DRAWS[name])
 
     def render(self, cohort: Cohort, target: str | None = None) -> NDArray[np.float32]:
         """Return these rows harmonized, checked; `target` as in `Harmonizer.harmonize`."""
@@ -224,12 +248,11 @@ class CellWork:
         sees = self.cell.info.harmonize_sees
         if name in placebo.NAMES and not placebo.concerns(name, sees):
             # Told a lie that it does not hear, a method returns the very same images.
-            return self._rows(name).with_images(self.product("harmonized.test").images)
+            return self._rows(name, self.product("harmonized.test").images)
         stage = self.stage(name)
         if name in plan.IMAGE_PRODUCTS:
             self.bench.settle(stage, lambda: self._make_images(name, stage))
-            images = np.load(stage.file(".npy"), mmap_mode="r", allow_pickle=False)
-            return self._rows(name).with_images(images)
+            return self._rows(name, read_rows(stage.file(".npy")))
         product = self.bench.keys.products[name]
         self.bench.settle(stage, lambda: self._make_arrays(product, stage))
         return read_arrays(stage.file(".npz"))
@@ -245,16 +268,20 @@ class CellWork:
     def _make_images(self, name: str, stage: Stage) -> None:
         if name not in TRUTH_DRAWS:
             self.method  # fitted before the clock of harmonizing starts  # noqa: B018
+        shape = (len(self._rows(name)), *self.bench.cohort.shape)
+        outside = 0
+
+        def counted(parts: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+            nonlocal outside
+            for images in parts:
+                outside += int(np.count_nonzero((images < 0) | (images > 1)))
+                yield images
+
         with self._timed(name) as cost:
-            if name in TRUTH_DRAWS:
-                keys = self.bench.raw(self.cell.fold, "test").keys
-                site = self.bench.keys.reference_site
-                images = self.bench.dataset.truth(site, keys, **TRUTH_DRAWS[name])
-            else:
-                images = self._harmonize(name)
-        write_atomic(stage.file(".npy"), lambda path: np.save(path, images))
-        outside = float(((images < 0) | (images > 1)).mean())
-        stage.complete(stage=name, **cost(), outside_range=outside)
+            parts = self._true(name) if name in TRUTH_DRAWS else self._rendered(name)
+            write_rows(stage.file(".npy"), shape, np.float32, counted(parts))
+        share = outside / max(int(np.prod(shape)), 1)
+        stage.complete(stage=name, **cost(), outside_range=share)
 
     def _make_arrays(self, product: Product, stage: Stage) -> None:
         n = int(self.fold.test.sum())

@@ -6,15 +6,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from harmbench.blocks import pieces, save_array
 from harmbench.cohort import Cohort
 from harmbench.errors import HarmbenchError
 
@@ -87,6 +89,18 @@ def _finite(content: Any) -> Any:
     if isinstance(content, np.integer):
         return int(content)
     return content
+
+
+def write_rows(
+    path: Path, shape: Sequence[int], dtype: DTypeLike, parts: Iterable[NDArray]
+) -> None:
+    """Write an ``.npy`` part by part, each made when the one before it lies on disk."""
+    write_atomic(path, lambda temporary: save_array(temporary, shape, dtype, parts))
+
+
+def read_rows(path: Path) -> NDArray:
+    """Return what `write_rows` wrote, mapped and not read."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray]) -> None:
@@ -311,8 +325,8 @@ class RunFolder:
     def save_cohort(self, cohort: Cohort, split: pd.DataFrame) -> None:
         """Write images, masks, participants and split; the split last, as the mark."""
         folder = self.root / "data"
-        write_atomic(folder / "images.npy", lambda p: np.save(p, cohort.images))
-        write_atomic(folder / "mask.npy", lambda p: np.save(p, cohort.mask))
+        for name, array in {"images": cohort.images, "mask": cohort.mask}.items():
+            write_rows(folder / f"{name}.npy", array.shape, array.dtype, pieces(array))
         self._write_csv(folder / "participants.csv", cohort.participants)
         self._write_csv(folder / "split.csv", split)
 
@@ -325,11 +339,17 @@ class RunFolder:
         """Return the stored cohort, its images memory-mapped."""
         folder = self.root / "data"
         return Cohort(
-            images=np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
+            images=read_rows(folder / "images.npy"),
             participants=self._read_csv(folder / "participants.csv"),
-            mask=np.load(folder / "mask.npy", mmap_mode="r", allow_pickle=False),
+            mask=read_rows(folder / "mask.npy"),
             space=self.config["space"],
         )
+
+    def mapped(self, cohort: Cohort) -> Cohort:
+        """Return the cohort that was saved here with its images memory-mapped."""
+        folder = self.root / "data"
+        images, mask = (read_rows(folder / f"{name}.npy") for name in ("images", "mask"))
+        return replace(cohort, images=images, mask=mask)
 
     def split(self) -> pd.DataFrame:
         """Return the split: one row an image, its part in column ``part``."""

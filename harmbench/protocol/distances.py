@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import pdist, squareform
+from scipy.spatial.distance import cdist, pdist, squareform
 
+from harmbench.blocks import blocks, image_bytes, take
 from harmbench.cohort import Cohort
 from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.stats import (
@@ -74,9 +75,30 @@ def pair_distances(images: NDArray, rows: NDArray[np.intp]) -> Floats:
     Returns
     -------
     ndarray of float64, shape (k * (k - 1) / 2,)
-        Upper triangle, row by row, as `scipy.spatial.distance.pdist` orders it.
+        Upper triangle, row by row, as `scipy.spatial.distance.pdist` orders it. Subjects are read
+        in blocks, which changes no bit.
     """
-    return pdist(images[rows].reshape(len(rows), -1).astype(np.float64))
+    k, width = len(rows), 2 * image_bytes(images) * rows.shape[1]
+
+    def vectors(part: slice) -> Floats:
+        wanted = take(images, rows[part].ravel())
+        return wanted.reshape(len(rows[part]), -1).astype(np.float64)
+
+    parts = list(blocks(k, width))
+    out = np.empty(k * (k - 1) // 2)
+    for i, part in enumerate(parts):
+        own = vectors(part)
+        if len(parts) == 1:
+            return pdist(own)
+        for other in parts[i:]:
+            between = cdist(own, own if other is part else vectors(other))
+            for row, found in zip(range(k)[part], between, strict=True):
+                later = max(other.start, row + 1)
+                if later < other.stop:
+                    # Before the pairs of a row stand those of all rows above it.
+                    at = row * k - row * (row + 1) // 2 + later - row - 1
+                    out[at : at + other.stop - later] = found[later - other.start :]
+    return out
 
 
 def _as_they_are(distances: Floats) -> Floats:

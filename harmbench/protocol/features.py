@@ -37,6 +37,8 @@ _STRIDES = (1, 2, 2)
 _SLOPE = 0.2  # of the leaky ReLU; with a plain one a third of the features is 0 in every image
 _WEIGHTS_VERSION = 1
 _BATCH: dict[Extractor, int] = {"random-conv": 128, "inception": 16}
+_BATCH_PIXELS = 128 * 64 * 64
+"""Most pixels of a batch of `random-conv`, whose first layer alone takes 256 bytes of each."""
 
 
 def extract(images: NDArray[np.float32], extractor: Extractor, context: ProductContext) -> NDArray:
@@ -72,6 +74,8 @@ def extract(images: NDArray[np.float32], extractor: Extractor, context: ProductC
     network = _network(extractor, context)
     rows: list[NDArray] = []
     size = _BATCH[extractor]
+    if extractor == "random-conv":
+        size = max(1, min(size, _BATCH_PIXELS // int(np.prod(images.shape[1:]))))
     with (
         threads(context.threads),
         torch.inference_mode(),

@@ -12,13 +12,15 @@ of similar age, the same for all methods.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
-from scipy.spatial.distance import pdist, squareform
+from scipy.spatial.distance import cdist
 
+from harmbench.blocks import blocks
 from harmbench.cohort import Cohort
 from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.protocol.lisi import lisi, member_of, neighbor_probabilities
@@ -77,14 +79,28 @@ def mmd_between(kernel: ArrayLike, pairs: ArrayLike, first: ArrayLike, second: A
     ndarray, shape (b,)
         May be negative.
     """
-    allowed = np.asarray(pairs, np.float64)
-    k = np.asarray(kernel, np.float64) * allowed
-    x, y = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    everyone = slice(0, len(np.asarray(kernel)))
+    return _mmd([(everyone, np.asarray(kernel), np.asarray(pairs))], [(first, second)])[0]
 
-    def mean(a: Floats, c: Floats) -> Floats:
-        return np.einsum("bn,bn->b", a @ k, c) / np.einsum("bn,bn->b", a @ allowed, c)
 
-    return mean(x, x) + mean(y, y) - 2 * mean(x, y)
+def _mmd(
+    rows: Iterable[tuple[slice, NDArray, NDArray]], samples: list[tuple[ArrayLike, ArrayLike]]
+) -> list[Floats]:
+    """Return `mmd_between` of several pairs of samples, from blocks of rows of the kernel.
+
+    Each block is the slice of its rows, their kernel values and which pairs count, (rows, n) each.
+    """
+    sets = [tuple(np.asarray(one, np.float64) for one in pair) for pair in samples]
+    sums = [np.zeros((3, 2, len(x))) for x, _ in sets]
+    for part, kernel, pairs in rows:
+        allowed = pairs.astype(np.float64)
+        k = kernel.astype(np.float64) * allowed
+        for (x, y), total in zip(sets, sums, strict=True):
+            for at, (a, c) in enumerate(((x, x), (y, y), (x, y))):
+                for which, matrix in enumerate((k, allowed)):
+                    total[at, which] += np.einsum("bn,bn->b", a[:, part] @ matrix, c)
+    means = [total[:, 0] / total[:, 1] for total in sums]
+    return [xx + yy - 2 * xy for xx, yy, xy in means]
 
 
 # The test set -----------------------------------------------------------------------------------
@@ -96,7 +112,6 @@ class _People(NamedTuple):
     subjects: NDArray
     sites: NDArray
     strata: NDArray[np.intp]
-    pairs: NDArray[np.bool_]
     average: csr_array
     left_out: tuple[str, ...]
 
@@ -126,7 +141,6 @@ def _people(test: Cohort) -> _People:
         subjects,
         sites.astype(str),
         _age_strata(ages.astype(np.float64)),
-        subjects[:, None] != subjects,
         average[kept],
         small,
     )
@@ -151,19 +165,51 @@ def _shuffled(people: _People, rows: NDArray, b: int, rng: np.random.Generator) 
     return out
 
 
-def _distances(inputs: MetricInputs, people: _People, name: str) -> Floats:
-    """Return distances of features over the raw images' standard deviations, shape (u, u)."""
+class _Space(NamedTuple):
+    """People as points of a space of features, (u, d), and who each of them is, (u,)."""
+
+    points: Floats
+    subjects: NDArray
+
+    def keep(self, rows: NDArray) -> _Space:
+        return _Space(self.points[rows], self.subjects[rows])
+
+    def distances(self) -> Iterator[tuple[slice, Floats, NDArray[np.bool_]]]:
+        """Yield the distances of blocks of people to all, and which pairs are of two subjects.
+
+        A matrix of everyone's would grow with the square of the cohort; a block does not, with the
+        half a dozen copies that are made of it.
+        """
+        for part in blocks(len(self.points), 48 * len(self.points)):
+            pairs = self.subjects[part, None] != self.subjects
+            yield part, cdist(self.points[part], self.points), pairs
+
+    def kernel(self, bandwidth: float) -> Iterator[tuple[slice, Floats, NDArray[np.bool_]]]:
+        """Yield the same of `gaussian_kernel`."""
+        for part, distances, pairs in self.distances():
+            yield part, gaussian_kernel(distances, bandwidth), pairs
+
+
+def _space(inputs: MetricInputs, people: _People, name: str) -> _Space:
+    """Return people's features over the raw images' standard deviations."""
     raw = np.asarray(inputs.arrays(RAW_FEATURES)["features"], np.float64)
     spread = raw.std(0)
     # A feature that hardly varies in raw images must not become the loudest.
     scale = np.maximum(spread, 0.01 * spread.mean()) if spread.any() else np.ones_like(spread)
     scaled = np.asarray(inputs.arrays(name)["features"], np.float64) / scale
-    return squareform(pdist(people.average @ scaled))
+    return _Space(people.average @ scaled, people.subjects)
 
 
 def _usual_distance(inputs: MetricInputs, people: _People) -> float:
     """Return the median distance of two subjects' RAW images; the same for all methods."""
-    median = float(np.median(_distances(inputs, people, RAW_FEATURES)[people.pairs]))
+    n = len(people.subjects)
+    found, count = np.empty(n * (n - 1) // 2), 0
+    for part, distances, pairs in _space(inputs, people, RAW_FEATURES).distances():
+        above = np.arange(n) > np.arange(n)[part, None]  # each pair once: the median is the same
+        chosen = distances[pairs & above]
+        found[count : count + len(chosen)] = chosen
+        count += len(chosen)
+    median = float(np.median(found[:count], overwrite_input=True))
     return median if median > 0 else 1.0
 
 
@@ -176,31 +222,60 @@ def _note(people: _People, text: str) -> str:
 
 
 class _Mixing:
-    """iLISI of one set of distances and of parts of it."""
+    """iLISI of people in a space, of parts of them, and under other sites."""
 
-    def __init__(self, people: _People, distances: Floats, same: float) -> None:
+    def __init__(self, people: _People, space: _Space, same: float) -> None:
         self.people = people
-        self.distances = np.where(people.pairs, distances, np.inf)
+        self.space = space
         self.same = same
         # Under the size of the smallest site, or a site on its own could not score 0.
         self.k = min(MAX_NEIGHBORS, min(map(people.size, people.names)) // 2)
 
-    def probabilities(self, rows: NDArray) -> Floats:
-        part = self.distances[np.ix_(rows, rows)]
+    def of_parts(self, parts: NDArray[np.bool_]) -> Floats:
+        """Return each site's median index within each part of the people; (parts, sites)."""
+        indices = np.zeros(parts.shape)
+        for block, distances, pairs in self.space.distances():
+            reach = np.where(pairs, distances, np.inf)
+            for index, kept in zip(indices, parts, strict=True):
+                rows = np.flatnonzero(kept[block])
+                at = np.ix_(rows, np.flatnonzero(kept))
+                p = self._probabilities(reach[at])
+                index[block][rows] = _index(p, pairs[at], self.people.sites[kept])
+        sites = self.people.sites
+        each = [self._medians(i[kept], sites[kept]) for i, kept in zip(indices, parts, strict=True)]
+        return np.array(each)
+
+    def of_labels(self, labels: NDArray) -> Floats:
+        """Return each site's median index where everyone's site is another, (b, u); (b, sites)."""
+        indices = np.zeros(labels.shape)
+        for block, distances, pairs in self.space.distances():
+            p = self._probabilities(np.where(pairs, distances, np.inf))
+            for index, sites in zip(indices, labels, strict=True):
+                index[block] = _index(p, pairs, sites)
+        return np.array([self._medians(*pair) for pair in zip(indices, labels, strict=True)])
+
+    def everyone(self) -> Floats:
+        """Return each site's median index; (sites,)."""
+        return self.of_labels(self.people.sites[None])[0]
+
+    def _probabilities(self, reach: Floats) -> Floats:
         # Fewer neighbors among fewer people, so that they are as near as among all.
-        k = max(2, round(self.k * len(rows) / len(self.distances)))
-        return neighbor_probabilities(part, k, k / 3, self.same)
+        k = max(2, round(self.k * reach.shape[1] / len(self.people.sites)))
+        return neighbor_probabilities(reach, k, k / 3, self.same)
 
-    def by_site(self, rows: NDArray, p: Floats, sites: NDArray) -> Floats:
-        """Return each site's median index, scaled to [0, 1]; shape (sites,)."""
-        member = member_of(sites)
-        shares = self.people.pairs[np.ix_(rows, rows)] @ member
-        index = lisi(p, sites, shares / shares.sum(1, keepdims=True))
-        medians = np.array([np.median(index[sites == site]) for site in np.unique(sites)])
-        return (medians - 1) / (member.shape[1] - 1)
+    @staticmethod
+    def _medians(index: Floats, sites: NDArray) -> Floats:
+        """Return the median of each site's people, scaled to [0, 1]."""
+        names = np.unique(sites)
+        return (np.array([np.median(index[sites == name]) for name in names]) - 1) / (
+            len(names) - 1
+        )
 
-    def __call__(self, rows: NDArray) -> Floats:
-        return self.by_site(rows, self.probabilities(rows), self.people.sites[rows])
+
+def _index(p: Floats, pairs: NDArray[np.bool_], sites: NDArray) -> Floats:
+    """Return the index of some people, whose weights of all others and pairs are (rows, u)."""
+    shares = pairs @ member_of(sites)
+    return lisi(p, sites, shares / shares.sum(1, keepdims=True))
 
 
 @metric(
@@ -234,18 +309,15 @@ def ilisi(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     if len(people.names) < 2:
         return MetricResult.skipped(f"fewer than two sites have {MIN_SUBJECTS} test subjects")
     same = SAME * _usual_distance(inputs, people)
-    measure = _Mixing(people, _distances(inputs, people, FEATURES), same)
-    everyone = np.arange(len(people.sites))
-    keep = subsample(people.subjects, KEEP, SUBSETS, rng, people.sites)
-    subsets = np.array([measure(np.flatnonzero(kept)) for kept in keep])
-    values = measure(everyone)
-    raw = _Mixing(people, _distances(inputs, people, RAW_FEATURES), same)
-    p = raw.probabilities(everyone)
-    shuffles = _shuffled(people, everyone, FLOOR_SHUFFLES, rng)
-    floor = float(np.mean([raw.by_site(everyone, p, sites) for sites in shuffles]))
+    measure = _Mixing(people, _space(inputs, people, FEATURES), same)
+    subsets = measure.of_parts(subsample(people.subjects, KEEP, SUBSETS, rng, people.sites))
+    values = measure.everyone()
+    raw = _Mixing(people, _space(inputs, people, RAW_FEATURES), same)
+    shuffles = _shuffled(people, np.arange(len(people.sites)), FLOOR_SHUFFLES, rng)
+    floor = float(np.mean(raw.of_labels(shuffles)))
     target = floor
     if ORACLE in inputs:
-        target = float(_Mixing(people, _distances(inputs, people, ORACLE), same)(everyone).mean())
+        target = float(_Mixing(people, _space(inputs, people, ORACLE), same).everyone().mean())
     change = (subsets.mean(1) - subsets.mean()) * np.sqrt(KEEP / (1 - KEEP))
     return MetricResult(
         overall=_subsampled(values.mean(), subsets.mean(1), len(np.unique(people.subjects))),
@@ -269,26 +341,33 @@ def _subsampled(value: float, subsets: Floats, n: int) -> Estimate:
 
 
 def _mmd_by_site(
-    people: _People, kernel: Floats, reference: str, kept: NDArray[np.bool_]
-) -> Floats:
-    """Return the MMD of each other site to the reference site in each subset; (b, sites)."""
-    first = kept & (people.sites == reference)
-    values = [
-        mmd_between(kernel, people.pairs, first, kept & (people.sites == site))
-        for site in people.names
-        if site != reference
+    people: _People, space: _Space, bandwidth: float, reference: str, parts: list[NDArray[np.bool_]]
+) -> list[Floats]:
+    """Return the MMD of each other site to the reference site in subsets; (b, sites) a part."""
+    others = [site for site in people.names if site != reference]
+    samples = [
+        (kept & (people.sites == reference), kept & (people.sites == site))
+        for kept in parts
+        for site in others
     ]
-    return np.stack(values, axis=1)
+    values = _mmd(space.kernel(bandwidth), samples)
+    k = len(others)
+    return [np.stack(values[i * k : (i + 1) * k], axis=1) for i in range(len(parts))]
 
 
 def _permuted(
-    people: _People, kernel: Floats, reference: str, site: str, rng: np.random.Generator
+    people: _People,
+    space: _Space,
+    bandwidth: float,
+    reference: str,
+    site: str,
+    rng: np.random.Generator,
 ) -> Floats:
     """Return the MMD of one site with labels shuffled within age strata; (permutations,)."""
     rows = np.flatnonzero(np.isin(people.sites, (reference, site)))
     shuffled = _shuffled(people, rows, PERMUTATIONS, rng)
-    at = np.ix_(rows, rows)
-    return mmd_between(kernel[at], people.pairs[at], shuffled == reference, shuffled == site)
+    samples = [(shuffled == reference, shuffled == site)]
+    return _mmd(space.keep(rows).kernel(bandwidth), samples)[0]
 
 
 @metric(
@@ -319,21 +398,23 @@ def mmd(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
             f"the reference site {reference} and another site need {MIN_SUBJECTS} test subjects"
         )
     bandwidth = _usual_distance(inputs, people)
-    kernel = gaussian_kernel(_distances(inputs, people, FEATURES), bandwidth)
+    ours = _space(inputs, people, FEATURES)
     everyone = np.ones((1, len(people.sites)), bool)
     halves = subsample(people.subjects, 0.5, SPLITS, rng, people.sites)
     others = [site for site in people.names if site != reference]
-    values, first, second = (
-        _mmd_by_site(people, kernel, reference, kept) for kept in (everyone, halves, ~halves)
+    values, first, second = _mmd_by_site(
+        people, ours, bandwidth, reference, [everyone, halves, ~halves]
     )
-    permuted = np.stack([_permuted(people, kernel, reference, s, rng) for s in others], axis=1)
+    permuted = np.stack(
+        [_permuted(people, ours, bandwidth, reference, site, rng) for site in others], axis=1
+    )
     p = (1 + (permuted >= values - ROUNDING).sum(0)) / (PERMUTATIONS + 1)
-    raw = gaussian_kernel(_distances(inputs, people, RAW_FEATURES), bandwidth)
-    floor = float(np.mean([_permuted(people, raw, reference, s, rng) for s in others]))
+    raw = _space(inputs, people, RAW_FEATURES)
+    floor = float(np.mean([_permuted(people, raw, bandwidth, reference, s, rng) for s in others]))
     target = floor
     if ORACLE in inputs:
-        oracle = gaussian_kernel(_distances(inputs, people, ORACLE), bandwidth)
-        target = float(_mmd_by_site(people, oracle, reference, everyone).mean())
+        oracle = _space(inputs, people, ORACLE)
+        target = float(_mmd_by_site(people, oracle, bandwidth, reference, [everyone])[0].mean())
     n = len(np.unique(people.subjects))
     overall, replicates = _halved(values.mean(), first.mean(1), second.mean(1), n)
     apart = int((holm(p) < 0.05).sum())

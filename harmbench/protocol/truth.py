@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
+from harmbench.blocks import all_finite, blocks, image_bytes, take
 from harmbench.cohort import IDENTIFIERS, Cohort
 from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.stats import REPLICATES, percentile_interval, subject_counts, weighted_mean
@@ -98,11 +99,18 @@ def scans_at_reference(cohort: Cohort, reference_site: str) -> Cohort:
         for row, key in sorted(enumerate(cohort.keys), key=lambda item: item[1], reverse=True)
         if key.site == reference_site
     }
+    partners = {
+        row: there[key.participant_id, key.slice]
+        for row, key in enumerate(cohort.keys)
+        if (key.participant_id, key.slice) in there
+    }
+    if not partners:  # one NaN for all: nothing is to be held
+        nothing = np.broadcast_to(np.float32(np.nan), cohort.images.shape)
+        return replace(cohort, images=nothing)
     images = np.full(cohort.images.shape, np.nan, dtype=np.float32)
-    for row, key in enumerate(cohort.keys):
-        if (key.participant_id, key.slice) in there:
-            images[row] = cohort.images[there[key.participant_id, key.slice]]
-    return cohort.with_images(images)
+    for row, partner in partners.items():
+        images[row] = cohort.images[partner]
+    return replace(cohort, images=images)
 
 
 def _against_rescan(
@@ -127,7 +135,7 @@ def _against_rescan(
 
 
 def _known(truth: Cohort) -> NDArray[np.bool_]:
-    return np.isfinite(truth.images).all(axis=tuple(range(1, truth.images.ndim)))
+    return all_finite(truth.images)
 
 
 def _against_truth(
@@ -141,44 +149,47 @@ def _against_truth(
     rows = np.flatnonzero((sites != inputs.reference_site) & in_brain & _known(truth))
     if len(rows) == 0:
         return MetricResult.skipped("no test scan is of another site than the reference site")
-    ours, truth, weights, sites = (
-        ours.subset(rows),
-        truth.subset(rows),
-        weights[:, rows],
-        sites[rows],
-    )
-    values = error(ours.images, truth.images, truth.mask)
+    scans, weights, sites = ours.participants.iloc[rows], weights[:, rows], sites[rows]
+    values = _errors(error, ours, truth, rows)
     replicates = weighted_mean(values, weights)
     floors = {}
     if ORACLE in inputs:
-        rescan = inputs.cohort(ORACLE).subset(rows)
-        floors["rescan"] = float(error(rescan.images, truth.images, truth.mask).mean())
+        floors["rescan"] = float(_errors(error, inputs.cohort(ORACLE), truth, rows).mean())
     return MetricResult(
-        overall=_estimate(values, replicates, ours),
+        overall=_estimate(values, replicates, scans),
         groups={
             str(site): _estimate(
                 values[sites == site],
                 weighted_mean(values[sites == site], weights[:, sites == site]),
-                ours.subset(sites == site),
+                scans[sites == site],
             )
             for site in np.unique(sites)
         },
         target=floors.get("rescan", float("nan")),
         floors=floors,
         replicates=replicates,
-        per_scan=_table(ours, column, values),
+        per_scan=_table(scans, column, values),
     )
 
 
-def _estimate(values: Floats, replicates: Floats, scans: Cohort) -> Estimate:
-    n = scans.participants["participant_id"].nunique()
-    ends = percentile_interval(replicates, df=n - len(scans.sites))
+def _errors(error: PerScan, ours: Cohort, truth: Cohort, rows: NDArray[np.intp]) -> Floats:
+    """Return the error of each of some rows; some eight copies of a block of images at a time."""
+    found = []
+    for part in blocks(len(rows), 16 * image_bytes(ours.images)):
+        images = (take(array, rows[part]) for array in (ours.images, truth.images, truth.mask))
+        found.append(error(*images))
+    return np.concatenate(found)
+
+
+def _estimate(values: Floats, replicates: Floats, scans: pd.DataFrame) -> Estimate:
+    n = scans["participant_id"].nunique()
+    ends = percentile_interval(replicates, df=n - scans["site"].nunique())
     return Estimate(float(values.mean()), *ends, n)
 
 
-def _table(scans: Cohort, column: str, values: Floats) -> pd.DataFrame:
+def _table(scans: pd.DataFrame, column: str, values: Floats) -> pd.DataFrame:
     names = [IDENTIFIERS[0], "site", *IDENTIFIERS[1:]]
-    return scans.participants[names].assign(**{column: values}).reset_index(drop=True)
+    return scans[names].assign(**{column: values}).reset_index(drop=True)
 
 
 _WANTS = ("truth.test", TRAVELLING, ORACLE)
