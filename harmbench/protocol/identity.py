@@ -11,7 +11,7 @@ that all share, as one long vector. Only voxels inside the union of the scans' m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from harmbench.blocks import blocks
 from harmbench.cohort import Cohort
 from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.stats import normal_interval, subsample, subsample_se
@@ -49,7 +50,7 @@ class Entries(NamedTuple):
     ages: Floats
     sexes: NDArray
 
-    def keep(self, which: NDArray) -> Entries:
+    def keep(self, which: NDArray | slice) -> Entries:
         """Return some of them."""
         return Entries(*(part[which] for part in self))
 
@@ -170,21 +171,48 @@ def _people(inputs: MetricInputs) -> tuple[Entries, Entries, Cohort]:
     return found.keep(travelled), gallery, ours
 
 
-def _vectors(cohort: Cohort, found: Entries, mask: NDArray[np.bool_]) -> Floats:
-    inside = cohort.images[found.rows][..., mask]
-    width = found.rows.shape[1] * int(mask.sum())
-    return inside.reshape(len(found.rows), width).astype(np.float64)
+def _vectors(cohort: Cohort, rows: NDArray[np.intp], mask: NDArray[np.bool_]) -> Floats:
+    inside = cohort.images[rows][..., mask]
+    width = rows.shape[1] * int(mask.sum())
+    return inside.reshape(len(rows), width).astype(np.float64)
 
 
-def _match(inputs: MetricInputs, product: str) -> tuple[Match, Entries, Entries]:
-    """Compare the images of a product with the galleries."""
+def _matches(
+    inputs: MetricInputs, product: str, kept: NDArray[np.bool_]
+) -> Iterator[tuple[slice, Match]]:
+    """Compare the images of a product with the galleries, in blocks of probes.
+
+    Only with those who can be in a gallery, of everyone or of a subset of the test rows `kept`,
+    (b, n); all other distances are infinite.
+    """
     probes, gallery, reference = _people(inputs)
     mask = inputs.cohort("harmonized.test").mask.any(0)
-    ours = _vectors(inputs.cohort(product), probes, mask)
-    theirs = _vectors(reference, gallery, mask)
-    distances = cdist(ours, theirs) / np.sqrt(max(ours.shape[1], 1))
-    own = np.searchsorted(gallery.subjects, probes.subjects)
-    return Match(distances, own, similar_people(probes, gallery)), probes, gallery
+    images, present = inputs.cohort(product), kept[:, gallery.rows[:, 0]]
+    for part in blocks(len(probes.subjects), 48 * len(gallery.subjects)):
+        some = probes.keep(part)
+        own = np.searchsorted(gallery.subjects, some.subjects)
+        others = _reached(similar_people(some, gallery), present)
+        distances = np.full((len(own), len(gallery.subjects)), np.inf)
+        for row, found in enumerate(np.column_stack([own, others])):
+            who = found[found >= 0]
+            ours = _vectors(images, some.rows[row : row + 1], mask)
+            theirs = _vectors(reference, gallery.rows[who], mask)
+            distances[row, who] = cdist(ours, theirs) / np.sqrt(max(ours.shape[1], 1))
+        yield part, Match(distances, own, others)
+
+
+def _reached(others: NDArray[np.intp], present: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Leave out the others whom no gallery reaches, everyone's or one of those present, (b, g)."""
+    reach = 2 * GALLERY
+    while reach < others.shape[1]:
+        near, beyond = others[:, :reach], others[:, reach] >= 0
+        if all(
+            ((near >= 0) & here[near])[beyond].sum(1).min(initial=GALLERY) >= GALLERY - 1
+            for here in present
+        ):
+            return near
+        reach *= 2
+    return others
 
 
 # Metrics ----------------------------------------------------------------------------------------
@@ -205,20 +233,24 @@ def _identified(
     inputs: MetricInputs, rng: np.random.Generator, low: float, column: str
 ) -> MetricResult:
     """Average one field of `Identified` over the probes, with delete-d subsampling of subjects."""
-    match, probes, gallery = _match(inputs, "harmonized.test")
+    probes, gallery, _ = _people(inputs)
     table = inputs.cohort("harmonized.test").participants
     kept = subsample(table["participant_id"], KEEP, SUBSETS, rng, strata=table["site"])
-    found = identify(match)
-    values = getattr(found, column)
+    values, size = np.full(len(probes.subjects), np.nan), np.zeros(len(probes.subjects), np.intp)
+    subsets = np.full((len(kept), len(values)), np.nan)
+    for part, match in _matches(inputs, "harmonized.test", kept):
+        found = identify(match)
+        values[part], size[part] = getattr(found, column), found.size
+        for subset, here in zip(subsets, kept[:, gallery.rows[:, 0]], strict=True):
+            subset[part] = getattr(identify(match, here), column)
     scored = np.isfinite(values)
     if reason := _why_not(probes, scored):
         return MetricResult.skipped(reason)
-    subsets = np.array([getattr(identify(match, k[gallery.rows[:, 0]]), column) for k in kept])
     means = _means(subsets)
     target = float("nan")
     if ORACLE in inputs and TRUTH in inputs:
-        oracle = getattr(identify(_match(inputs, ORACLE)[0]), column)
-        target = float(oracle[scored].mean())
+        best = [getattr(identify(m), column) for _, m in _matches(inputs, ORACLE, kept[:0])]
+        target = float(np.concatenate(best)[scored].mean())
     estimate = _estimator(probes, values, subsets, low)
     centered = (means - means.mean()) * np.sqrt(KEEP / (1 - KEEP))
     names = {"participant_id": probes.subjects, "site": probes.sites}
@@ -229,11 +261,11 @@ def _identified(
             for site in np.unique(probes.sites[scored])
         },
         target=target,
-        floors={"chance": float((1 / found.size[scored]).mean())} if column == "rank1" else {},
+        floors={"chance": float((1 / size[scored]).mean())} if column == "rank1" else {},
         replicates=values[scored].mean() + centered,
-        per_scan=pd.DataFrame({**names, column: values, "gallery": found.size})[scored],
+        per_scan=pd.DataFrame({**names, column: values, "gallery": size})[scored],
         note=f"{'rescans' if TRUTH in inputs else 'travelling subjects'}, galleries of "
-        f"{found.size[scored].min()} to {found.size[scored].max()}",
+        f"{size[scored].min()} to {size[scored].max()}",
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
+from harmbench.blocks import blocks, image_bytes
 from harmbench.cohort import Cohort
 from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.protocol.identity import ORACLE, TRUTH, Entries, entries
@@ -73,7 +74,10 @@ def regional_means(images: NDArray, numbers: NDArray[np.intp]) -> Floats:
     own = flat[voxels]
     share = 1.0 / np.bincount(own)[own]
     weights = csr_array((share, (own, voxels)), shape=(own.max(initial=-1) + 1, flat.size))
-    return (weights @ images.reshape(len(images), flat.size).T.astype(np.float64)).T
+    means = np.empty((len(images), weights.shape[0]))
+    for rows in blocks(len(images), 4 * image_bytes(images)):
+        means[rows] = (weights @ images[rows].reshape(-1, flat.size).T.astype(np.float64)).T
+    return means
 
 
 # REML -------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harmbench.blocks import blocks, image_bytes
 from harmbench.cohort import Cohort
 from harmbench.metric import MetricInputs, MetricResult, metric
 from harmbench.product import Product, ProductContext, ProductUnavailable
@@ -76,7 +77,8 @@ def linear_probe(seed: int, n: int, width: int = COMPONENTS) -> ClassifierMixin:
 
     components = max(1, min(COMPONENTS, n // 2, width))
     return make_pipeline(
-        PCA(components, whiten=True, svd_solver="randomized", random_state=seed),
+        # What it is fitted on is a selection made for it, and need not be copied once more.
+        PCA(components, copy=False, whiten=True, svd_solver="randomized", random_state=seed),
         LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000),
     )
 
@@ -151,10 +153,16 @@ def _trained(inputs: MetricInputs, labels: NDArray, context: ProductContext) -> 
             linear = kind == "linear"
             probe = linear_probe(seed, len(fit), x.shape[1]) if linear else boosting_probe(seed)
             probe.fit(x[fit], labels[fit])
-            predicted.append(probe.predict(x_test).astype(str))
+            predicted.append(_predicted(probe, x_test))
             accuracies.append(_accuracy(labels[held_out], probe.predict(x[held_out])))
         kinds[kind] = np.array(predicted), np.array(accuracies)
     return kinds
+
+
+def _predicted(probe: ClassifierMixin, x: NDArray) -> NDArray:
+    """Return the labels that a probe gives to the rows of a table, read in blocks."""
+    said = [probe.predict(x[rows]) for rows in blocks(len(x), 4 * image_bytes(x))]
+    return np.concatenate(said).astype(str)
 
 
 def _as_arrays(kinds: Kinds) -> dict[str, NDArray]:

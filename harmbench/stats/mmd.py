@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from harmbench.blocks import blocks
 from harmbench.errors import HarmbenchError
 from harmbench.stats.intervals import Orders, squared_distance_interval
 
@@ -78,6 +79,9 @@ def _degenerate_variance(k: Floats, rows: Floats) -> float:
     n = len(k)
     # Row effects fitted without the diagonal: (n - 1) row mean / (n - 2), see the two-way layout.
     effect = (n - 1) / (n - 2) * (rows - rows.mean())
-    rest = k - rows.mean() - effect[:, None] - effect
-    np.fill_diagonal(rest, 0.0)
-    return float((rest**2).sum() / (n * (n - 3)))
+    total = 0.0
+    for part in blocks(n, 32 * n):
+        rest = k[part] - rows.mean() - effect[part, None] - effect
+        np.fill_diagonal(rest[:, part], 0.0)
+        total += (rest**2).sum()
+    return float(total / (n * (n - 3)))
