@@ -6,7 +6,7 @@ Every stage looks for its finished result first, so a killed run goes on where i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench import errors, plan, records
-from harmbench.blocks import blocks, image_bytes, take
 from harmbench.cohort import Cohort
 from harmbench.config import build_method
 from harmbench.data.splits import Fold
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
 from harmbench.fitting import fit, settings, wrong
+from harmbench.imaging import Outside, in_blocks, true_images
 from harmbench.method import OWN_SITE, ApplyContext, Harmonizer
 from harmbench.metric import Metric, MetricInputs
 from harmbench.plan import Cell, CellId, Keys
@@ -186,24 +186,6 @@ class CellWork:
             return cohort
         return placebo.with_placebo(cohort, name, self.bench.keys.data_id, self.cell.fold)
 
-    def _rendered(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """Harmonize the rows of an image product, block by block."""
-        cohort = self._rows(name)
-        if name in placebo.NAMES:
-            cohort = placebo.told(cohort, name)
-        raw, rows = self.bench.cohort.images, self.bench.rows(self.cell.fold, name.split(".")[1])
-        for part in blocks(len(rows), image_bytes(raw)):
-            images = take(raw, rows[part])
-            block = cohort.subset(np.arange(len(rows))[part], images)
-            yield self.render(block, OWN_SITE if name == "own_site.test" else None)
-
-    def _true(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """Ask the data set for the truth of the test part, block by block."""
-        cohort, site = self.bench.known(self.cell.fold, "test"), self.bench.keys.reference_site
-        keys = cohort.keys
-        for part in blocks(len(keys), image_bytes(cohort.images)):
-            yield self.bench.dataset.truth(site, keys[part], **TRUTH_DRAWS[name])
-
     def render(self, cohort: Cohort, target: str | None = None) -> NDArray[np.float32]:
         """Return these rows harmonized, checked; `target` as in `Harmonizer.harmonize`."""
         method, info = self.method, self.method.info
@@ -268,20 +250,19 @@ class CellWork:
     def _make_images(self, name: str, stage: Stage) -> None:
         if name not in TRUTH_DRAWS:
             self.method  # fitted before the clock of harmonizing starts  # noqa: B018
-        shape = (len(self._rows(name)), *self.bench.cohort.shape)
-        outside = 0
-
-        def counted(parts: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-            nonlocal outside
-            for images in parts:
-                outside += int(np.count_nonzero((images < 0) | (images > 1)))
-                yield images
-
+        cohort, counter = self._rows(name), Outside()
+        if name in TRUTH_DRAWS:
+            site = self.bench.keys.reference_site
+            parts = true_images(self.bench.dataset, cohort, site, TRUTH_DRAWS[name])
+        else:
+            told = placebo.told(cohort, name) if name in placebo.NAMES else cohort
+            rows = self.bench.rows(self.cell.fold, name.split(".")[1])
+            target = OWN_SITE if name == "own_site.test" else None
+            filled = in_blocks(told, self.bench.cohort.images, rows)
+            parts = (self.render(block, target) for block in filled)
         with self._timed(name) as cost:
-            parts = self._true(name) if name in TRUTH_DRAWS else self._rendered(name)
-            write_rows(stage.file(".npy"), shape, np.float32, counted(parts))
-        share = outside / max(int(np.prod(shape)), 1)
-        stage.complete(stage=name, **cost(), outside_range=share)
+            write_rows(stage.file(".npy"), cohort.images.shape, np.float32, counter.over(parts))
+        stage.complete(stage=name, **cost(), outside_range=counter.share)
 
     def _make_arrays(self, product: Product, stage: Stage) -> None:
         n = int(self.fold.test.sum())

@@ -333,3 +333,30 @@ def test_a_variant_declares_what_it_sees():
     assert control.fit_sees == control.harmonize_sees == {"site"}
     assert control.name == "combat-nocov" and control.control
     assert not Combat().info.control
+
+
+@pytest.mark.parametrize("eb", [True, False])
+@pytest.mark.parametrize("voxels", [1, 7, 16])
+def test_blocks_of_voxels_learn_what_neuroharmonize_learns_from_all(monkeypatch, eb, voxels):
+    cohort, _ = simulated(n=123, shape=(6, 7), confounding=5.0)
+    whole = Combat(eb=eb).fit(cohort, FIT)
+    monkeypatch.setattr(combat_module, "VALUES_AT_ONCE", voxels * len(cohort))
+    blocked = Combat(eb=eb).fit(cohort, FIT)
+    assert_array_equal(blocked.voxels, whole.voxels)
+    for name in combat_module.APPLIED:
+        assert_allclose(blocked.model[name], whole.model[name], rtol=1e-9, atol=1e-11)
+    images = (one.harmonize(cohort, context=APPLY) for one in (whole, blocked))
+    assert_allclose(*images, rtol=0, atol=1e-6)
+
+
+def test_blocks_shrunk_one_by_one_would_be_another_method(monkeypatch):
+    cohort, _ = simulated(n=123, shape=(6, 7))
+    whole = Combat().fit(cohort, FIT).model["gamma_star"]
+    parts = []
+    for columns in np.array_split(np.arange(6 * 7 - 7), 5):
+        part = np.zeros(6 * 7, dtype=bool)
+        part[columns] = True
+        mask = cohort.mask & part.reshape(6, 7)
+        parts.append(Combat().fit(Cohort(cohort.images, cohort.participants, mask), FIT))
+    apart = np.concatenate([one.model["gamma_star"] for one in parts], axis=1)
+    assert np.abs(apart - whole).max() > 1e-3

@@ -5,7 +5,8 @@ from scipy.spatial.distance import pdist, squareform
 
 from harmbench.cohort import Cohort
 from harmbench.metric import MetricInputs
-from harmbench.protocol.mixing import SHUFFLED, gaussian_kernel, ilisi, mmd, mmd_between
+from harmbench.protocol.mixing import SHUFFLED, ilisi, mmd, mmd_between
+from harmbench.protocol.people import gaussian_kernel
 from harmbench.stats import mmd_u
 
 SITES = np.array(["ash", "birch", "cedar"])

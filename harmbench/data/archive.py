@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from harmbench.data.mapped import mapped
 from harmbench.data.problems import printable
 from harmbench.errors import HarmbenchError
 from harmbench.foreign import mebibytes, most_unpacked
@@ -21,13 +22,15 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What `numpy.savez` and `numpy.savez_compressed` write; bzip2 and LZMA pack far more into less."""
 
 
-def read_npz(path: Path) -> dict[str, NDArray]:
+def read_npz(path: Path, large: Collection[str] = ()) -> dict[str, NDArray]:
     """Return the arrays of an archive, by name; objects are never unpickled.
 
     Parameters
     ----------
     path : Path
         Written by `numpy.savez` or `numpy.savez_compressed`.
+    large : collection of str
+        Arrays that are mapped, not read, where `harmbench.data.mapped` can.
 
     Raises
     ------
@@ -54,9 +57,15 @@ def read_npz(path: Path) -> dict[str, NDArray]:
             )
         arrays = {}
         for info in archive.infolist():
-            with _named(path, info), archive.open(info) as member:
-                arrays[_name(info)] = _checked(npy.read_array(member, allow_pickle=False))
+            with _named(path, info):
+                in_file = mapped(path, archive, info) if _name(info) in large else None
+                arrays[_name(info)] = _read(archive, info) if in_file is None else in_file
     return arrays
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray:
+    with archive.open(info) as member:
+        return _checked(npy.read_array(member, allow_pickle=False))
 
 
 def _checked(array: NDArray) -> NDArray:

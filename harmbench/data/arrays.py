@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harmbench.blocks import blocks, image_bytes, pieces, release
 from harmbench.cohort import Cohort
 from harmbench.data import participants
 from harmbench.data.archive import read_npz
@@ -29,6 +30,8 @@ from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
 REQUIRED = ("images", "participant_id", "site", "age", "sex")
+LARGE = ("images", "mask")
+"""Arrays that may stay in the file, where it was written by `numpy.savez`, not compressed."""
 PREPROCESSED = "preprocessed"
 """Array, one boolean: whether intensities are final although some lie outside [0, 1]."""
 
@@ -43,6 +46,9 @@ class ArrayDataset(Dataset):
 
     Images are taken as they are where all lie in [0, 1], or where the archive says so
     (``preprocessed``); else each is scaled by its own foreground, as images from files are.
+
+    Large images and masks of an archive that is not compressed stay in the file, so a cohort may be
+    larger than memory: write it with ``numpy.savez``, images as float32 in their final scale.
 
     Parameters
     ----------
@@ -101,16 +107,24 @@ def cohort_from(arrays: Mapping[str, NDArray]) -> Cohort:
     said = np.asarray(arrays.get(PREPROCESSED, False))
     if said.size != 1 or said.dtype.kind not in "biuf":
         raise HarmbenchError(f"{PREPROCESSED} must be one boolean, not {said.dtype} {said.shape}")
-    final = bool(said.item()) or (images.min() >= 0 and images.max() <= 1)
-    prepared = [
-        _prepare(row, images[row], None if mask is None else mask[row].astype(bool), final)
-        for row in range(len(images))
-    ]
-    return Cohort(
-        images=np.stack([one.image for one in prepared]),
-        participants=table,
-        mask=np.stack([one.mask for one in prepared]),
+    final = bool(said.item()) or all(
+        one.min() >= 0 and one.max() <= 1 for one in pieces(images)
     )
+    # Arrays that need no change are handed on as they are: they may be larger than memory.
+    ready = images if final else np.empty(images.shape, dtype=np.float32)
+    given = mask if mask is not None and mask.dtype == bool else None
+    front = np.empty(images.shape, dtype=bool) if given is None else given
+    for rows in blocks(len(images), image_bytes(images)):
+        for row in range(len(images))[rows]:
+            own = None if mask is None else mask[row].astype(bool)
+            one = _prepare(row, images[row], own, final)
+            if not final:
+                ready[row] = one.image
+            if given is None:
+                front[row] = one.mask
+        for array in (images, front):
+            release(array)
+    return Cohort(images=ready, participants=table, mask=front)
 
 
 def _prepare(
@@ -162,7 +176,7 @@ def _plain(column: pd.Series) -> NDArray:
 
 
 def _read(path: Path) -> dict[str, NDArray]:
-    arrays = read_npz(path)
+    arrays = read_npz(path, LARGE)
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:
         raise HarmbenchError(
@@ -178,7 +192,7 @@ def _checked_images(arrays: Mapping[str, NDArray]) -> NDArray[np.float32]:
             f"images must be real numbers of shape (n, h, w), not {images.dtype} {images.shape}"
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
-        return images.astype(np.float32)
+        return images.astype(np.float32, copy=False)
 
 
 def _table(arrays: Mapping[str, NDArray], n: int) -> pd.DataFrame:

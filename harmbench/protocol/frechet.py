@@ -234,13 +234,17 @@ def _kernel(inputs: MetricInputs, extractor: str) -> MetricResult:
 
 def _kernel_of_subjects(x: _Set, y: _Set) -> NDArray[np.float64]:
     """Kernel averaged over each subject's rows: the units of a U-statistic must be independent."""
-    parts = [list(_by_subject(one)) for one in (x, y)]
-    out = np.empty([sum(len(a) for a, _ in part) for part in parts])
+    ours = list(_by_subject(x))
+    theirs = ours if y is x else list(_by_subject(y))
+    out = np.empty([len(np.unique(one.subjects)) for one in (x, y)])
     top = 0
-    for a, rows in parts[0]:
+    for a, rows in ours:
         left = 0
-        for b, columns in parts[1]:
-            kernel = polynomial_kernel(x.features[rows], y.features[columns])
+        for b, columns in theirs:
+            one = x.features[rows]
+            # A product with itself is taken as one, by another routine, with other last digits.
+            other = one if columns is rows else y.features[columns]
+            kernel = polynomial_kernel(one, other)
             out[top : top + len(a), left : left + len(b)] = a @ kernel @ b.T
             left += len(b)
         top += len(a)

@@ -52,7 +52,8 @@ class Entries(NamedTuple):
 
     def keep(self, which: NDArray | slice) -> Entries:
         """Return some of them."""
-        return Entries(*(part[which] for part in self))
+        subjects, sites, rows, ages, sexes = self
+        return Entries(subjects[which], sites[which], rows[which], ages[which], sexes[which])
 
 
 def entries(cohort: Cohort) -> Entries:

@@ -12,18 +12,24 @@ of similar age, the same for all methods.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
-from scipy.spatial.distance import cdist
 
-from harmbench.blocks import blocks
-from harmbench.cohort import Cohort
 from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.protocol.lisi import lisi, member_of, neighbor_probabilities
+from harmbench.protocol.people import (
+    MIN_SUBJECTS,
+    RAW_FEATURES,
+    People,
+    Space,
+    note_of,
+    people_of,
+    shuffled,
+    space_of,
+    usual_distance,
+)
 from harmbench.stats import (
     half_sample_orders,
     holm,
@@ -34,13 +40,9 @@ from harmbench.stats import (
 )
 
 FEATURES = "features.random-conv.test"
-RAW_FEATURES = "features.random-conv.raw_test"
 ORACLE = f"oracle:{FEATURES}"
 SHUFFLED = "raw images, sites shuffled within age strata"
 
-MIN_SUBJECTS = 10
-"""Sites with fewer test subjects are left out."""
-STRATA = 5
 SAME = 1e-3
 """Images nearer than this share of the raw images' median distance count as equal."""
 MAX_NEIGHBORS = 90
@@ -53,11 +55,6 @@ Floats = NDArray[np.float64]
 
 
 # Arrays -----------------------------------------------------------------------------------------
-
-
-def gaussian_kernel(distances: ArrayLike, bandwidth: float) -> Floats:
-    """Return ``exp(-d^2 / (2 bandwidth^2))`` of distances, same shape."""
-    return np.exp(-0.5 * (np.asarray(distances, np.float64) / bandwidth) ** 2)
 
 
 def mmd_between(kernel: ArrayLike, pairs: ArrayLike, first: ArrayLike, second: ArrayLike) -> Floats:
@@ -103,128 +100,13 @@ def _mmd(
     return [xx + yy - 2 * xy for xx, yy, xy in means]
 
 
-# The test set -----------------------------------------------------------------------------------
-
-
-class _People(NamedTuple):
-    """Subjects at sites (u,), of all sites with enough of them, and the mean over their rows."""
-
-    subjects: NDArray
-    sites: NDArray
-    strata: NDArray[np.intp]
-    average: csr_array
-    left_out: tuple[str, ...]
-
-    @property
-    def names(self) -> list[str]:
-        return [str(site) for site in np.unique(self.sites)]
-
-    def size(self, site: str) -> int:
-        return int((self.sites == site).sum())
-
-
-def _people(test: Cohort) -> _People:
-    table = test.participants.astype({"participant_id": str, "site": str})
-    rows = table.groupby(["site", "participant_id"])
-    sizes = table.groupby("site")["participant_id"].nunique()
-    small = tuple(str(site) for site, size in sizes.items() if size < MIN_SUBJECTS)
-    code = rows.ngroup().to_numpy()
-    count = np.bincount(code)
-    average = csr_array((1 / count[code], (code, np.arange(len(table)))))
-    known = rows["age"].mean().reset_index()
-    kept = np.flatnonzero(~known["site"].isin(small))
-    subjects, sites, ages = (
-        known[column].to_numpy()[kept] for column in ("participant_id", "site", "age")
-    )
-    subjects = subjects.astype(str)
-    return _People(
-        subjects,
-        sites.astype(str),
-        _age_strata(ages.astype(np.float64)),
-        average[kept],
-        small,
-    )
-
-
-def _age_strata(age: Floats) -> NDArray[np.intp]:
-    """Return the fifth of the ages that each row is in; those without one are a stratum."""
-    known = age[~np.isnan(age)]
-    if len(known) == 0:
-        return np.zeros(len(age), np.intp)
-    cuts = np.quantile(known, np.arange(1, STRATA) / STRATA)
-    return np.where(np.isnan(age), STRATA, np.searchsorted(cuts, age)).astype(np.intp)
-
-
-def _shuffled(people: _People, rows: NDArray, b: int, rng: np.random.Generator) -> NDArray:
-    """Return the sites of some people, shuffled among those of similar age; (b, rows)."""
-    out = np.tile(people.sites[rows], (b, 1))
-    strata = people.strata[rows]
-    for level in np.unique(strata):
-        at = np.flatnonzero(strata == level)
-        out[:, at] = rng.permuted(out[:, at], axis=1)
-    return out
-
-
-class _Space(NamedTuple):
-    """People as points of a space of features, (u, d), and who each of them is, (u,)."""
-
-    points: Floats
-    subjects: NDArray
-
-    def keep(self, rows: NDArray) -> _Space:
-        return _Space(self.points[rows], self.subjects[rows])
-
-    def distances(self) -> Iterator[tuple[slice, Floats, NDArray[np.bool_]]]:
-        """Yield the distances of blocks of people to all, and which pairs are of two subjects.
-
-        A matrix of everyone's would grow with the square of the cohort; a block does not, with the
-        half a dozen copies that are made of it.
-        """
-        for part in blocks(len(self.points), 48 * len(self.points)):
-            pairs = self.subjects[part, None] != self.subjects
-            yield part, cdist(self.points[part], self.points), pairs
-
-    def kernel(self, bandwidth: float) -> Iterator[tuple[slice, Floats, NDArray[np.bool_]]]:
-        """Yield the same of `gaussian_kernel`."""
-        for part, distances, pairs in self.distances():
-            yield part, gaussian_kernel(distances, bandwidth), pairs
-
-
-def _space(inputs: MetricInputs, people: _People, name: str) -> _Space:
-    """Return people's features over the raw images' standard deviations."""
-    raw = np.asarray(inputs.arrays(RAW_FEATURES)["features"], np.float64)
-    spread = raw.std(0)
-    # A feature that hardly varies in raw images must not become the loudest.
-    scale = np.maximum(spread, 0.01 * spread.mean()) if spread.any() else np.ones_like(spread)
-    scaled = np.asarray(inputs.arrays(name)["features"], np.float64) / scale
-    return _Space(people.average @ scaled, people.subjects)
-
-
-def _usual_distance(inputs: MetricInputs, people: _People) -> float:
-    """Return the median distance of two subjects' RAW images; the same for all methods."""
-    n = len(people.subjects)
-    found, count = np.empty(n * (n - 1) // 2), 0
-    for part, distances, pairs in _space(inputs, people, RAW_FEATURES).distances():
-        above = np.arange(n) > np.arange(n)[part, None]  # each pair once: the median is the same
-        chosen = distances[pairs & above]
-        found[count : count + len(chosen)] = chosen
-        count += len(chosen)
-    median = float(np.median(found[:count], overwrite_input=True))
-    return median if median > 0 else 1.0
-
-
-def _note(people: _People, text: str) -> str:
-    few = f"; without {', '.join(people.left_out)} (under {MIN_SUBJECTS} subjects)"
-    return text + few if people.left_out else text
-
-
 # iLISI ------------------------------------------------------------------------------------------
 
 
 class _Mixing:
     """iLISI of people in a space, of parts of them, and under other sites."""
 
-    def __init__(self, people: _People, space: _Space, same: float) -> None:
+    def __init__(self, people: People, space: Space, same: float) -> None:
         self.people = people
         self.space = space
         self.same = same
@@ -305,19 +187,19 @@ def ilisi(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     normal, with the error of delete-d subsampling: rather too long (1.1 to 1.6 times the spread of
     simulated test sets).
     """
-    people = _people(inputs.cohort("raw.test"))
+    people = people_of(inputs.cohort("raw.test"))
     if len(people.names) < 2:
         return MetricResult.skipped(f"fewer than two sites have {MIN_SUBJECTS} test subjects")
-    same = SAME * _usual_distance(inputs, people)
-    measure = _Mixing(people, _space(inputs, people, FEATURES), same)
+    same = SAME * usual_distance(inputs, people)
+    measure = _Mixing(people, space_of(inputs, people, FEATURES), same)
     subsets = measure.of_parts(subsample(people.subjects, KEEP, SUBSETS, rng, people.sites))
     values = measure.everyone()
-    raw = _Mixing(people, _space(inputs, people, RAW_FEATURES), same)
-    shuffles = _shuffled(people, np.arange(len(people.sites)), FLOOR_SHUFFLES, rng)
+    raw = _Mixing(people, space_of(inputs, people, RAW_FEATURES), same)
+    shuffles = shuffled(people, np.arange(len(people.sites)), FLOOR_SHUFFLES, rng)
     floor = float(np.mean(raw.of_labels(shuffles)))
     target = floor
     if ORACLE in inputs:
-        target = float(_Mixing(people, _space(inputs, people, ORACLE), same).everyone().mean())
+        target = float(_Mixing(people, space_of(inputs, people, ORACLE), same).everyone().mean())
     change = (subsets.mean(1) - subsets.mean()) * np.sqrt(KEEP / (1 - KEEP))
     return MetricResult(
         overall=_subsampled(values.mean(), subsets.mean(1), len(np.unique(people.subjects))),
@@ -328,7 +210,7 @@ def ilisi(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         target=target,
         floors={SHUFFLED: floor},
         replicates=values.mean() + change,
-        note=_note(people, f"{measure.k} neighbors"),
+        note=note_of(people, f"{measure.k} neighbors"),
     )
 
 
@@ -341,7 +223,7 @@ def _subsampled(value: float, subsets: Floats, n: int) -> Estimate:
 
 
 def _mmd_by_site(
-    people: _People, space: _Space, bandwidth: float, reference: str, parts: list[NDArray[np.bool_]]
+    people: People, space: Space, bandwidth: float, reference: str, parts: list[NDArray[np.bool_]]
 ) -> list[Floats]:
     """Return the MMD of each other site to the reference site in subsets; (b, sites) a part."""
     others = [site for site in people.names if site != reference]
@@ -356,8 +238,8 @@ def _mmd_by_site(
 
 
 def _permuted(
-    people: _People,
-    space: _Space,
+    people: People,
+    space: Space,
     bandwidth: float,
     reference: str,
     site: str,
@@ -365,8 +247,8 @@ def _permuted(
 ) -> Floats:
     """Return the MMD of one site with labels shuffled within age strata; (permutations,)."""
     rows = np.flatnonzero(np.isin(people.sites, (reference, site)))
-    shuffled = _shuffled(people, rows, PERMUTATIONS, rng)
-    samples = [(shuffled == reference, shuffled == site)]
+    sites = shuffled(people, rows, PERMUTATIONS, rng)
+    samples = [(sites == reference, sites == site)]
     return _mmd(space.keep(rows).kernel(bandwidth), samples)[0]
 
 
@@ -392,13 +274,13 @@ def mmd(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
 
     The interval is that of a squared distance, with the error of halves and their complements.
     """
-    people, reference = _people(inputs.cohort("raw.test")), inputs.reference_site
+    people, reference = people_of(inputs.cohort("raw.test")), inputs.reference_site
     if reference not in people.names or len(people.names) < 2:
         return MetricResult.skipped(
             f"the reference site {reference} and another site need {MIN_SUBJECTS} test subjects"
         )
-    bandwidth = _usual_distance(inputs, people)
-    ours = _space(inputs, people, FEATURES)
+    bandwidth = usual_distance(inputs, people)
+    ours = space_of(inputs, people, FEATURES)
     everyone = np.ones((1, len(people.sites)), bool)
     halves = subsample(people.subjects, 0.5, SPLITS, rng, people.sites)
     others = [site for site in people.names if site != reference]
@@ -409,11 +291,11 @@ def mmd(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         [_permuted(people, ours, bandwidth, reference, site, rng) for site in others], axis=1
     )
     p = (1 + (permuted >= values - ROUNDING).sum(0)) / (PERMUTATIONS + 1)
-    raw = _space(inputs, people, RAW_FEATURES)
+    raw = space_of(inputs, people, RAW_FEATURES)
     floor = float(np.mean([_permuted(people, raw, bandwidth, reference, s, rng) for s in others]))
     target = floor
     if ORACLE in inputs:
-        oracle = _space(inputs, people, ORACLE)
+        oracle = space_of(inputs, people, ORACLE)
         target = float(_mmd_by_site(people, oracle, bandwidth, reference, [everyone])[0].mean())
     n = len(np.unique(people.subjects))
     overall, replicates = _halved(values.mean(), first.mean(1), second.mean(1), n)
@@ -428,7 +310,7 @@ def mmd(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         floors={SHUFFLED: floor},
         replicates=replicates,
         arrays={"sites": np.array(others), "p": p},
-        note=_note(people, f"apart beyond age at {apart} of {len(others)} sites"),
+        note=note_of(people, f"apart beyond age at {apart} of {len(others)} sites"),
     )
 
 
