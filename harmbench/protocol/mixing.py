@@ -120,6 +120,8 @@ class _Mixing:
             reach = np.where(pairs, distances, np.inf)
             for index, kept in zip(indices, parts, strict=True):
                 rows = np.flatnonzero(kept[block])
+                if not len(rows):
+                    continue
                 at = np.ix_(rows, np.flatnonzero(kept))
                 p = self._probabilities(reach[at])
                 index[block][rows] = _index(p, pairs[at], self.people.sites[kept])
