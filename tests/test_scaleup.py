@@ -19,6 +19,7 @@ from harmbench.metric import MetricInputs, MetricResult
 from harmbench.protocol import distances, features, frechet, identity, mixing, reliability, truth
 from harmbench.protocol.people import usual_distance
 from harmbench.runner import run
+from harmbench.stats import comparisons
 from harmbench.store import RunFolder
 
 METRICS = (
@@ -153,6 +154,7 @@ def test_a_run_holds_a_part_of_a_cohort_and_says_what_it_says_of_one_in_memory(
     monkeypatch.setattr(mapped, "LEAST", 1)
     monkeypatch.setattr(blocks, "BLOCK", 2**19)
     monkeypatch.setattr(combat, "VALUES_AT_ONCE", 2**16)
+    monkeypatch.setattr(comparisons, "_CHUNK", 2**14)
     tracemalloc.start()
     try:
         got = harmonize(tmp_path / "data.npz", tmp_path / "mapped")
