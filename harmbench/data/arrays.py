@@ -107,9 +107,7 @@ def cohort_from(arrays: Mapping[str, NDArray]) -> Cohort:
     said = np.asarray(arrays.get(PREPROCESSED, False))
     if said.size != 1 or said.dtype.kind not in "biuf":
         raise HarmbenchError(f"{PREPROCESSED} must be one boolean, not {said.dtype} {said.shape}")
-    final = bool(said.item()) or all(
-        one.min() >= 0 and one.max() <= 1 for one in pieces(images)
-    )
+    final = bool(said.item()) or all(one.min() >= 0 and one.max() <= 1 for one in pieces(images))
     # Arrays that need no change are handed on as they are: they may be larger than memory.
     ready = images if final else np.empty(images.shape, dtype=np.float32)
     given = mask if mask is not None and mask.dtype == bool else None
