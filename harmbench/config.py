@@ -134,7 +134,7 @@ def resolve(
     if probe:
         settings["probe"] = settings["probe"] | probe
     if inception is not None:
-        if not inception.is_file():
+        if not os.path.isfile(inception):  # of a name that no system holds, too
             raise HarmbenchError(f"--inception-weights: there is no file {inception}")
         settings["inception"] = str(inception.resolve())
     full = _unique([method_spec(spec, preset) for spec in specs])

@@ -17,6 +17,7 @@ from support import CARD, made_up_scan, make_run_folder, save_bids_scan
 
 from harmbench.card import read_card
 from harmbench.checkpoint import Checkpoint
+from harmbench.config import resolve
 from harmbench.data.arrays import ArrayDataset
 from harmbench.data.bids import BIDSDataset
 from harmbench.errors import HarmbenchError
@@ -245,3 +246,14 @@ def test_cards_and_runs_name_no_files_elsewhere(tmp_path: Path, name: str) -> No
     (folder / "cells.json").write_text(json.dumps(cells))
     with pytest.raises(HarmbenchError, match="outside of the run"):
         read_results(folder)
+
+
+def test_a_card_names_its_method(tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text(json.dumps(CARD | {"method": ""}))
+    with pytest.raises(HarmbenchError, match=r"cannot be read as a card \(method\)"):
+        read_card(tmp_path)
+
+
+def test_a_file_of_a_name_that_no_system_holds_is_missing() -> None:
+    with pytest.raises(HarmbenchError, match="there is no file"):
+        resolve(inception=Path("x" * 5000))

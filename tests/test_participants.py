@@ -53,6 +53,7 @@ def test_all_spellings_of_missing(tmp_path, text):
     ("content", "sentence"),
     [
         ("", "is empty"),
+        (";\n", "is empty"),
         ("participant_id\tage\n", "no rows"),
         ("participant_id\tage\tage\n1\t2\t3\n", "two columns called age"),
         ("participant_id\tage\n1\t2\t3\n", ", line 2 has 3 fields, the header 2"),

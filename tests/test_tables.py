@@ -60,6 +60,11 @@ def test_other_names_and_codes_of_the_columns(tmp_path):
     assert named.fingerprint != TableDataset(path).fingerprint
 
 
+def test_a_table_has_no_slices(tmp_path):
+    cohort = TableDataset(save(tmp_path, table(9).assign(slice="x"))).load()
+    assert {key.slice for key in cohort.keys} == {0} and cohort.shape == (7,)
+
+
 def test_a_constant_feature_is_zero(tmp_path):
     cohort = TableDataset(save(tmp_path, table().assign(constant=0.1))).load()
     np.testing.assert_array_equal(cohort.images[:, -1], 0)

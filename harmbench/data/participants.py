@@ -91,6 +91,8 @@ def _lines(name: str, text: str, separator: str) -> list[tuple[int, list[str]]]:
         raise HarmbenchError(
             f"{name}, line {reader.line_num} is not a line of a table ({error}); mend its quotes"
         ) from error
+    if not lines:
+        raise HarmbenchError(f"{name} is empty; it must have a header and a row for each scan")
     width = len(lines[0][1])
     for line, fields in lines[1:]:
         while len(fields) > width and not fields[-1]:

@@ -17,14 +17,15 @@ from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
 VERSION = 1
-NAMES = ("participant_id", "session_id", "site", "age", "sex")
+NAMES = ("participant_id", "session_id", "slice", "site", "age", "sex")
 
 
 class TableDataset(Dataset):
     """A table of features: ``participant_id``, ``site``, ``age``, ``sex``, and numeric columns.
 
     Every other column whose values are all numbers is a feature; the rest are kept as they are. A
-    ``session_id`` tells scans of one participant apart. Each feature is brought to mean 0 and
+    ``session_id`` tells scans of one participant apart; a column ``slice`` is left out, a table of
+    features has none. Each feature is brought to mean 0 and
     standard deviation 1 over the whole table, whatever its unit, so that distances do not hang on
     the largest one; no label has a part in that.
 
