@@ -201,7 +201,7 @@ def _data_spec(data: str, preset: str, options: Mapping[str, Any]) -> PluginSpec
             name, params = "arrays", {"path": str(path.resolve()), **options}
         elif path.suffix in (".csv", ".tsv"):
             name, params = "table", {"path": str(path.resolve()), **options}
-        elif path.is_dir():
+        elif os.path.isdir(path):
             name, params = "bids", {"path": str(path.resolve()), **options}
         elif ".py:" not in data:
             known = [n for n in registry.names("dataset") if n not in ("bids", "arrays", "table")]
@@ -250,7 +250,7 @@ def _weights(words: Sequence[str], titles: Sequence[str]) -> dict[str, str]:
 
 
 def _existing_folder(text: str, word: str) -> str:
-    if not Path(text).is_dir():
+    if not os.path.isdir(text):
         raise HarmbenchError(f"--weights {word}: there is no folder '{text}'")
     return str(Path(text).resolve())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -55,7 +56,7 @@ def check_name(kind: Kind, name: str) -> None:
     """Raise the error of an unknown name at once, without importing anything heavy."""
     if _is_file(name):
         path = Path(name.rpartition(":")[0])
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise HarmbenchError(f"{kind} '{name}': there is no file {path}")
     elif name not in _entries(kind):
         raise unknown(kind, name, names(kind))

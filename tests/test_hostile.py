@@ -8,6 +8,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +21,8 @@ from harmbench.checkpoint import Checkpoint
 from harmbench.config import resolve
 from harmbench.data.arrays import ArrayDataset
 from harmbench.data.bids import BIDSDataset
+from harmbench.data.tables import TableDataset
+from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
 from harmbench.exchange.returned import Files
 from harmbench.plan import folder_name
@@ -254,6 +257,21 @@ def test_a_card_names_its_method(tmp_path: Path) -> None:
         read_card(tmp_path)
 
 
-def test_a_file_of_a_name_that_no_system_holds_is_missing() -> None:
-    with pytest.raises(HarmbenchError, match="there is no file"):
-        resolve(inception=Path("x" * 5000))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"inception": Path("x" * 5000)},
+        {"methods": ["x" * 5000 + ".py:Method"]},
+        {"weights": ["combat=" + "x" * 5000]},
+        {"data": "x" * 5000},
+    ],
+)
+def test_a_name_that_no_system_holds_is_of_no_file(settings: dict[str, Any]) -> None:
+    with pytest.raises(HarmbenchError, match=r"there is no f|unknown data set"):
+        resolve(**{"methods": ["combat"], **settings})
+
+
+@pytest.mark.parametrize("load", [ArrayDataset, BIDSDataset, TableDataset])
+def test_data_of_a_name_that_no_system_holds_are_missing(load: Callable[[Path], Dataset]) -> None:
+    with pytest.raises(HarmbenchError, match="there is no f"):
+        load(Path("x" * 5000)).load()

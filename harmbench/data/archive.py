@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ def read_npz(path: Path, large: Collection[str] = ()) -> dict[str, NDArray]:
     HarmbenchError
         Where it is no such archive, or its headers promise more than a file of its size holds.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise HarmbenchError(f"there is no file {path}")
     try:
         archive = zipfile.ZipFile(path)

@@ -72,7 +72,7 @@ class ArrayDataset(Dataset):
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # a property that is computed once
         """Hash of the file's bytes and of how its images are scaled."""
-        if not self.path.is_file():
+        if not os.path.isfile(self.path):
             raise HarmbenchError(f"there is no file {self.path}")
         with self.path.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()

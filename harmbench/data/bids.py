@@ -296,7 +296,7 @@ class BIDSDataset(Dataset):
 
     @cached_property
     def _index(self) -> Index:
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
             raise HarmbenchError(f"there is no folder {self.path}")
         everything, notes = find_scans(self.path, self.suffix, self.contains)
         self._refuse_strays(*self._tables(everything))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class TableDataset(Dataset):
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # a property that is computed once
         """Hash of the file's bytes and of the names of its columns."""
-        if not self.path.is_file():
+        if not os.path.isfile(self.path):
             raise HarmbenchError(f"there is no file {self.path}")
         content = hashlib.sha256(self.path.read_bytes()).hexdigest()
         names = (self.site_column, self.age_column, self.sex_column, self.sex_codes)
@@ -74,7 +75,7 @@ class TableDataset(Dataset):
 
     def load(self, progress: Progress | None = None) -> Cohort:
         """Read the table; rows keep its order, features that of the columns."""
-        if not self.path.is_file():
+        if not os.path.isfile(self.path):
             raise HarmbenchError(f"there is no file {self.path}")
         text = participants.read_table(self.path)
         lines = pd.Series([f"{self.path.name}, line {line}" for line in text.index], text.index)
