@@ -87,6 +87,8 @@ def test_registry_loads_from_a_file(tmp_path) -> None:
     assert registry.load("method", f"{file}:Mine").__name__ == "Mine"
     before = registry.code_id("method", f"{file}:Mine")
     file.write_text("class Mine:\n    x = 1\n")
+    assert registry.code_id("method", f"{file}:Mine") == before, "kept for a run"
+    registry.refresh()
     assert registry.code_id("method", f"{file}:Mine") != before
     with pytest.raises(HarmbenchError, match="did you mean 'Mine'"):
         registry.load("method", f"{file}:Mime")
