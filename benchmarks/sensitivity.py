@@ -115,13 +115,14 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return one table a metric: settings down, methods across, the best method in bold."""
+    """Return one table a metric: settings down, methods across, nearest to the oracle in bold."""
     texts = []
     for metric in METRICS:
         held = table[table["metric"] == metric]
         wide = held.pivot_table("value", ["knob", "level"], "label", sort=False)
         wide = wide[[label for label in (*PARAMS, *CONTROLS) if label in wide]]
-        best = wide[[label for label in PARAMS if label in wide]].abs().idxmin(axis=1)
+        mine = wide[[label for label in PARAMS if label in wide]]
+        best = mine.sub(wide["oracle"], axis=0).abs().idxmin(axis=1)
         shown = wide.map(lambda value: f"{value:.4f}")
         for place, label in best.items():
             shown.loc[place, label] = f"**{shown.loc[place, label]}**"

@@ -19,6 +19,8 @@ LEVELS = (0.2, 0.4, 0.6, 0.8)
 NEAR = 0.2
 """Points nearer than this on both axes are a crowd, which is drawn again, enlarged."""
 CROWD = 3
+MARKS = MARKERS + "X*p<>hd"
+"""As many as there are controls, which are all gray."""
 
 CAPTION = (
     "Right is less of the site left, up is more of the biology kept, both between the anchors at 0 "
@@ -98,8 +100,8 @@ def _looks(rows: list[RowScores]) -> dict[str, tuple[str, str]]:
     methods = [each.row.title for each in rows if not each.row.control]
     controls = [each.row.title for each in rows if each.row.control]
     tints = colors(methods)
-    looks = {t: (tints[t][0], MARKERS[i % len(MARKERS)]) for i, t in enumerate(methods)}
-    return looks | {t: (GRAY, MARKERS[i % len(MARKERS)]) for i, t in enumerate(controls)}
+    looks = {t: (tints[t][0], MARKS[i % len(MARKS)]) for i, t in enumerate(methods)}
+    return looks | {t: (GRAY, MARKS[i % len(MARKS)]) for i, t in enumerate(controls)}
 
 
 def _levels(panel: Axes, weights: tuple[float, float]) -> None:
