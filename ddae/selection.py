@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from harmbench.files import write_atomic
 from harmbench.seeding import seed_from
 
 FILE = "best.safetensors"
@@ -76,10 +76,8 @@ class BestOnValidation:
         return np.array([self.errors[at[i - 1]] if i else np.nan for i in index])
 
     def _keep(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        save_file(self.weights, part, metadata={"errors": json.dumps(self.errors)})
-        part.replace(path)
+        about = {"errors": json.dumps(self.errors)}
+        write_atomic(path, lambda written: save_file(self.weights, written, metadata=about))
 
     def _restore(self, path: Path) -> None:
         with safe_open(path, framework="pt") as file:

@@ -70,7 +70,7 @@ class Board:
         Closed
             Where the driver has gone.
         """
-        # Not `store.write_atomic`, which would make the folder anew.
+        # Not `files.write_atomic`, which would make the folder anew.
         temporary = self.folder / f".{name}"
         try:
             temporary.write_text(json.dumps(note), encoding="utf-8")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tabulate import tabulate
 
 from harmbench.errors import HarmbenchError
-from harmbench.store import write_json, write_text
+from harmbench.files import write_json, write_text
 
 CARD = "card.json"
 README = "README.md"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harmbench.errors import HarmbenchError
+from harmbench.files import write_atomic
 
 Array = TypeVar("Array", Tensor, NDArray)
 
@@ -107,16 +107,13 @@ class Checkpoint:
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Replace the saved state."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         # A copy of each: safetensors refuses tensors that share memory or are not contiguous.
         copies = {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, value in tensors.items()
         }
-        part = self.path.with_suffix(f".{os.getpid()}.part")
         about = {"about": json.dumps({"identity": self.identity, "step": step})}
-        save_file(copies, part, metadata=about)
-        part.replace(self.path)
+        write_atomic(self.path, lambda path: save_file(copies, path, metadata=about))
         self.saved_at = time.monotonic()
 
     def load(self) -> tuple[int, dict[str, Tensor]]:

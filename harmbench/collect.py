@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harmbench.files import read_json, write_json
 from harmbench.plan import Cell
 from harmbench.stages import Bench
-from harmbench.store import SCORE_COLUMNS, read_json, write_json
+from harmbench.store import SCORE_COLUMNS
 
 
 def marked_underfit(

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from harmbench.files import write_arrays, write_atomic
 from harmbench.metric import MetricResult
-from harmbench.store import Stage, write_arrays, write_atomic
+from harmbench.store import Stage
 
 
 def keep(result: MetricResult, stage: Stage, cost: dict[str, Any]) -> dict[str, Any]:

@@ -24,12 +24,13 @@ from harmbench.data.splits import Split, make_split, stored_split
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
 from harmbench.execution import crew
+from harmbench.files import write_json
 from harmbench.plan import Cell, CellId, Keys, digest, make_cells
 from harmbench.progress import Progress
 from harmbench.protocol import PRODUCTS
 from harmbench.shipped import Choice, choose, data_facts
 from harmbench.stages import Bench
-from harmbench.store import RunFolder, write_json
+from harmbench.store import RunFolder
 from harmbench.worklog import LogFile
 
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "torch", "neuroHarmonize", "nilearn")

@@ -21,6 +21,7 @@ from harmbench.config import build_method
 from harmbench.data.splits import Fold
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
+from harmbench.files import read_arrays, read_rows, write_arrays, write_rows
 from harmbench.fitting import fit, settings, wrong
 from harmbench.imaging import Outside, in_blocks, true_images
 from harmbench.method import OWN_SITE, ApplyContext, Harmonizer
@@ -31,7 +32,7 @@ from harmbench.progress import Progress
 from harmbench.protocol import placebo
 from harmbench.seeding import rng_from
 from harmbench.shipped import Saved, trained_here
-from harmbench.store import RunFolder, Stage, read_arrays, read_rows, write_arrays, write_rows
+from harmbench.store import RunFolder, Stage
 from harmbench.worklog import timed, work_log
 
 TRUTH_DRAWS: dict[str, dict[str, Any]] = {

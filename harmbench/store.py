@@ -1,12 +1,10 @@
-"""The run folder, the only state of a run: atomic writes, completion marks, one driver."""
+"""The run folder, the only state of a run: its parts, completion marks, one driver."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +12,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import DTypeLike, NDArray
 
-from harmbench.blocks import pieces, save_array
+from harmbench.blocks import pieces
 from harmbench.cohort import Cohort
 from harmbench.errors import HarmbenchError
+from harmbench.files import (
+    LOCK,
+    UNFINISHED,
+    held,
+    read_json,
+    read_rows,
+    sweep,
+    write_atomic,
+    write_json,
+    write_rows,
+)
 
 SCORE_COLUMNS = [
     "method",
@@ -36,94 +44,8 @@ SCORE_COLUMNS = [
     "reason",
 ]
 
-OWN_FILES = (".lock", ".jobs", "run.log")
+OWN_FILES = (LOCK, ".jobs", "run.log")
 """What may lie in a folder before it holds a run."""
-UNFINISHED = ".unfinished-"
-"""How the names of files and folders begin that are still being written."""
-
-
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it into place.
-
-    A killed process leaves no half-written `path`. Where two race, both succeed: what they
-    write under one content-addressed name is the same.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    write_atomic(path, write)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; numbers that are not finite become null."""
-    write_text(path, json.dumps(_finite(content), indent=2, sort_keys=True) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of the run folder."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, Mapping):
-        return {str(k): _finite(v) for k, v in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(v) for v in content]
-    if isinstance(content, float | np.floating):
-        return float(content) if np.isfinite(content) else None
-    if isinstance(content, np.integer):
-        return int(content)
-    return content
-
-
-def write_rows(
-    path: Path, shape: Sequence[int], dtype: DTypeLike, parts: Iterable[NDArray]
-) -> None:
-    """Write an ``.npy`` part by part, each made when the one before it lies on disk."""
-    write_atomic(path, lambda temporary: save_array(temporary, shape, dtype, parts))
-
-
-def read_rows(path: Path) -> NDArray:
-    """Return what `write_rows` wrote, mapped and not read."""
-    return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray]) -> None:
-    """Write named arrays to an ``.npz`` without pickles."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, **{k: _plain(k, v) for k, v in arrays.items()})
-
-    write_atomic(path, write)
-
-
-def _plain(name: str, array: NDArray) -> NDArray:
-    array = np.asarray(array)
-    if array.dtype == object:
-        raise TypeError(f"array '{name}' holds Python objects; use numbers or fixed-width strings")
-    return array
-
-
-def read_arrays(path: Path) -> dict[str, NDArray]:
-    """Read what `write_arrays` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
 
 
 class Stage:
@@ -258,23 +180,9 @@ class RunFolder:
         HarmbenchError
             Where another process holds it.
         """
-        from filelock import FileLock, Timeout
-
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".lock", timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise HarmbenchError(
-                f"another run is working in {self.root}; wait for it, or give another --out"
-            ) from error
-        except OSError as error:
-            raise HarmbenchError(f"--out {self.root} cannot be written: {error}") from error
-        try:
-            self._sweep()
+        with held(self.root, "run"):
+            sweep(self.root.rglob(f"{UNFINISHED}*"))
             yield
-        finally:
-            lock.release()
 
     @contextmanager
     def tidied(self) -> Iterator[None]:
@@ -284,17 +192,10 @@ class RunFolder:
         except HarmbenchError:
             if self.root.is_dir() and not self.config_file.exists():
                 (self.root / "run.log").unlink(missing_ok=True)
-                (self.root / ".lock").unlink(missing_ok=True)
+                (self.root / LOCK).unlink(missing_ok=True)
                 if not self.entries():
                     self.root.rmdir()
             raise
-
-    def _sweep(self) -> None:
-        for left in sorted(self.root.rglob(f"{UNFINISHED}*")):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
 
     # -- settings -----------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from harmbench.config import MethodSpec, RunConfig, build_dataset, build_method
 from harmbench.data.splits import make_split
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
+from harmbench.files import LOCK, UNFINISHED, held, read_json, sweep, write_json
 from harmbench.fit_jobs import Job, fitted, fitted_together, help_to_fit
 from harmbench.group import from_outside, is_first
 from harmbench.method import Harmonizer
@@ -40,12 +41,10 @@ from harmbench.plan import folder_name
 from harmbench.progress import Progress
 from harmbench.runner import reference_site
 from harmbench.shipped import completed, data_facts, recipe
-from harmbench.store import read_json, write_json
 from harmbench.worklog import timed, work_log
 
 CHECKPOINTS = "checkpoints"
 STATE = "training.json"
-LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -133,18 +132,18 @@ class Place:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one process; other seeds may be trained beside it."""
-        from filelock import FileLock, Timeout
-
+        """Hold the folder for one process; other seeds may be trained in folders inside it."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / LOCK, timeout=0):
+            with held(self.folder, "training"):
+                if self.finished:
+                    raise HarmbenchError(
+                        f"another training has just finished in {self.folder}; give the same "
+                        "command again to go on from there"
+                    )
+                sweep([*self.folder.iterdir(), *self.checkpoints.rglob("*")])
                 yield
-            (self.folder / LOCK).unlink(missing_ok=True)
-        except Timeout as error:
-            raise HarmbenchError(
-                f"another training is working in {self.folder}; wait for it, or give another --out"
-            ) from error
+                # Whoever still waits with this file open finds the folder finished.
+                (self.folder / LOCK).unlink(missing_ok=True)
         except OSError as error:
             raise HarmbenchError(f"--out {self.folder} cannot be written: {error}") from error
 
@@ -295,7 +294,7 @@ def _job(place: Place, material: Material) -> Job:
 
 
 def _save(place: Place, material: Material, method: Harmonizer, seconds: float) -> None:
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=place.folder) as name:
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=place.folder) as name:
         method.save(Path(name))
         files = file_hashes(Path(name))
         for file in files:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harmbench.store import write_atomic
+from harmbench.files import write_atomic
 from reports.drawing import GRAY, STYLE, Drawn, NoFigure, colors, columns_of, panels, short
 from reports.results import Results, Score
 from reports.tables import ARROWS

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from harmbench.store import write_text
+from harmbench.files import write_text
 from reports import sheet
 from reports.answer import short_answer
 from reports.cards import method_cards

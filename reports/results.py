@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.errors import HarmbenchError
-from harmbench.store import RunFolder, read_arrays, read_json
+from harmbench.files import read_arrays, read_json
+from harmbench.store import RunFolder
 
 AXES = ("site removal", "biology kept", "individuals", "quality", "truth", "leakage")
 LEVELS = ("five", "core", "full")

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from harmbench.cohort import Cohort
-from harmbench.store import RunFolder, Stage, write_arrays, write_json
+from harmbench.files import write_arrays, write_json
+from harmbench.store import RunFolder, Stage
 
 _METRICS = [
     # name, label, unit, axis, level, direction, goal

@@ -14,7 +14,8 @@ from harmbench.cohort import Cohort
 from harmbench.data import mapped
 from harmbench.data.arrays import ArrayDataset
 from harmbench.errors import HarmbenchError
-from harmbench.store import RunFolder, read_rows, write_rows
+from harmbench.files import read_rows, write_rows
+from harmbench.store import RunFolder
 
 STATUS = Path("/proc/self/status")
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from support import make_run_folder
 
+from harmbench.files import read_json, write_arrays, write_json
 from harmbench.stats import REPLICATES
-from harmbench.store import read_json, write_arrays, write_json
 from reports import html
 from reports.claim import Claim
 from reports.claim_tables import (

@@ -25,8 +25,9 @@ from harmbench.data.tables import TableDataset
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
 from harmbench.exchange.returned import Files
+from harmbench.files import read_arrays
 from harmbench.plan import folder_name
-from harmbench.store import RunFolder, read_arrays
+from harmbench.store import RunFolder
 from harmbench.weights import load_model
 from reports.results import read_results
 

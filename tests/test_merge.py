@@ -19,8 +19,8 @@ import reports
 import reports.html
 from harmbench.config import resolve
 from harmbench.errors import HarmbenchError
+from harmbench.files import read_json, write_arrays, write_json
 from harmbench.runner import run
-from harmbench.store import read_json, write_arrays, write_json
 from reports.claim_tables import write_claim_table
 from reports.claims import judge_claims
 from reports.merge import folder_names, merge, read_merged

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from support import make_run_folder
 
+from harmbench.files import write_json
 from harmbench.stats.scores import Sample, harmonic_mean, rank_intervals
-from harmbench.store import write_json
 from reports import cards, curves, sheet, stepper
 from reports.claim_tables import LONG, Block, Line, Section, _long_reasons
 from reports.figures import Saved

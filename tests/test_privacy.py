@@ -10,7 +10,7 @@ import pytest
 from support import make_run_folder
 
 import reports
-from harmbench.store import read_json, write_json
+from harmbench.files import read_json, write_json
 from reports import figures
 from reports.drawing import NoFigure
 from reports.pictures import histograms, slices

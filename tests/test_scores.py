@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support import make_run_folder
 
 from harmbench.errors import HarmbenchError
+from harmbench.files import read_arrays, read_json, write_arrays, write_json
 from harmbench.stats import REPLICATES
 from harmbench.stats.scores import (
     Sample,
@@ -24,7 +25,6 @@ from harmbench.stats.scores import (
     pareto_front,
     rank_intervals,
 )
-from harmbench.store import read_arrays, read_json, write_arrays, write_json
 from reports.comparisons import comparison_table
 from reports.pareto import pareto_figure
 from reports.results import Results, read_results

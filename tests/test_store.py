@@ -1,4 +1,3 @@
-import json
 import multiprocessing
 import os
 from pathlib import Path
@@ -9,15 +8,8 @@ import pytest
 
 from harmbench.cohort import Cohort
 from harmbench.errors import HarmbenchError
-from harmbench.store import (
-    RunFolder,
-    Stage,
-    read_arrays,
-    read_json,
-    write_arrays,
-    write_atomic,
-    write_json,
-)
+from harmbench.files import write_json
+from harmbench.store import RunFolder, Stage
 
 IDENTITY = {"data": "toy", "fingerprint": "abc", "data_seed": 0}
 
@@ -25,35 +17,6 @@ IDENTITY = {"data": "toy", "fingerprint": "abc", "data_seed": 0}
 def start(folder: RunFolder, identity: dict = IDENTITY) -> None:
     folder.begin(identity)
     write_json(folder.config_file, {"identity": identity, "space": "slice"})
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
-    path = tmp_path / "x.txt"
-    path.write_text("old")
-
-    def fail(temporary: Path) -> None:
-        temporary.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomic(path, fail)
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["x.txt"]
-
-
-def test_json_has_no_nan(tmp_path: Path) -> None:
-    write_json(tmp_path / "x.json", {"a": float("nan"), "b": [np.float32(1.5), np.int64(2)]})
-    assert read_json(tmp_path / "x.json") == {"a": None, "b": [1.5, 2]}
-    json.loads((tmp_path / "x.json").read_text(), parse_constant=lambda c: pytest.fail(c))
-
-
-def test_arrays_round_trip_and_refuse_objects(tmp_path: Path) -> None:
-    arrays = {"x": np.arange(6.0).reshape(2, 3), "sites": np.array(["a", "bcd"])}
-    write_arrays(tmp_path / "x.npz", arrays)
-    for name, array in read_arrays(tmp_path / "x.npz").items():
-        np.testing.assert_array_equal(array, arrays[name])
-    with pytest.raises(TypeError, match="Python objects"):
-        write_arrays(tmp_path / "y.npz", {"x": np.array([{}], dtype=object)})
 
 
 def test_a_stage_counts_only_with_its_mark_and_key(tmp_path: Path) -> None:

@@ -1,18 +1,25 @@
 """Training without judging, and judging with saved weights, on a toy method trained in steps."""
 
+import importlib
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 import harmbench.data.toy
+import harmbench.trainer
 from harmbench.card import page, read_card
 from harmbench.cli.app import app
 from harmbench.config import MethodSpec, RunConfig, resolve
 from harmbench.errors import HarmbenchError
+from harmbench.files import UNFINISHED
 from harmbench.progress import Progress
 from harmbench.runner import run
 from harmbench.trainer import train
@@ -290,6 +297,54 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     assert card.history == read_card(whole).history
     assert card.seconds >= round(first, 1) > 0 or first < 0.05
     assert not (resumed / "checkpoints").exists()
+
+
+def train_and_die(settings: RunConfig, out: Path, moment: str) -> None:
+    """Train until this function is called, leave half of a file, and be killed."""
+    room, _, name = moment.rpartition(".")
+
+    def die(content: Any, *args: Any, **options: Any) -> None:
+        for path in [content, *args]:
+            if isinstance(path, Path) and path.is_file():
+                path.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(importlib.import_module(room), name, die)
+    train(settings, out)
+
+
+def test_a_training_killed_while_it_saves_goes_on_and_leaves_nothing(
+    tmp_path: Path, plugin: Path
+) -> None:
+    [whole] = train(config(plugin), tmp_path / "whole")
+    out = tmp_path / "killed"
+    context = multiprocessing.get_context("spawn")
+    for moment in ("harmbench.checkpoint.save_file", "harmbench.trainer.file_hashes"):
+        process = context.Process(target=train_and_die, args=(config(plugin), out, moment))
+        process.start()
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL
+        assert list(out.rglob(f"{UNFINISHED}*")), "killed in the middle of a write"
+    [folder] = train(config(plugin), out)
+    assert not list(out.rglob(f"{UNFINISHED}*"))
+    names = {path.name for path in whole.iterdir()}
+    assert {path.name for path in folder.iterdir()} == names
+    assert "checkpoints" not in names
+    for name in ("weights.safetensors", "model.json"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_training_that_another_has_just_finished_is_not_begun_again(
+    tmp_path: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [folder] = train(config(plugin), tmp_path / "w")
+    # As it was when this one looked, before the other let go of the folder.
+    seen = iter([False, True])
+    monkeypatch.setattr(harmbench.trainer.Place, "finished", property(lambda place: next(seen)))
+    monkeypatch.setattr(harmbench.trainer.Place, "check", lambda *_: None)
+    with pytest.raises(HarmbenchError, match=f"just finished in {folder}"):
+        train(config(plugin), tmp_path / "w")
+    assert fits(plugin) == ["0"]
 
 
 def test_nothing_is_overwritten(tmp_path: Path, plugin: Path) -> None:

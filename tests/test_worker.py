@@ -16,11 +16,12 @@ from harmbench import board as boards
 from harmbench import registry
 from harmbench.board import Board, Closed, opened
 from harmbench.config import build_dataset, resolve
+from harmbench.files import read_json, write_json
 from harmbench.plan import Cell
 from harmbench.progress import Progress
 from harmbench.runner import Layout, prepare, store
 from harmbench.stages import Bench
-from harmbench.store import RunFolder, Stage, read_json, write_json
+from harmbench.store import RunFolder, Stage
 from harmbench.worker import Order, stage_keys, work
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"

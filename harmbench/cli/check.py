@@ -42,7 +42,7 @@ def check(
     typer.echo("\n".join(text_of(sheet, verdict, outlook)))
     if html is not None:
         from harmbench.cli.check_page import page
-        from harmbench.store import write_text
+        from harmbench.files import write_text
 
         write_text(html, page(sheet, verdict, outlook))
         typer.echo(f"\npage: {html}")

@@ -20,8 +20,8 @@ from harmbench.data.preprocess import PreprocessConfig
 from harmbench.data.splits import Split, validation_keys
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
+from harmbench.files import write_json
 from harmbench.progress import Progress
-from harmbench.store import write_json
 
 EXPORT = "export.json"
 HARMONIZE = "harmonize.json"

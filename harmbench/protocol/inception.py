@@ -8,9 +8,7 @@ fetched with a limit, checked against the hash in its own name, read by `torch.l
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-import tempfile
 import time
 import urllib.request
 from functools import cache
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from harmbench.errors import HarmbenchError
+from harmbench.files import write_atomic
 from harmbench.product import ProductUnavailable
 
 if TYPE_CHECKING:
@@ -129,24 +128,22 @@ def _cached_or_downloaded() -> tuple[Path | None, str]:
 
 def _download(url: str, path: Path, sha256_prefix: str) -> None:
     """Fetch a file within the time limit and move it into place once its hash is right."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + TOTAL_SECONDS
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
+
+    def fetch(temporary: Path) -> None:
         with (
-            os.fdopen(handle, "wb") as out,
+            temporary.open("wb") as out,
             urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as answer,
         ):
             while block := answer.read(1 << 20):
                 out.write(block)
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"took more than {TOTAL_SECONDS:.0f} s")
-        found = _sha256(Path(temporary))
+        found = _sha256(temporary)
         if not found.startswith(sha256_prefix):
             raise ValueError(f"its SHA-256 starts with {found[:8]}, not {sha256_prefix}")
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+
+    write_atomic(path, fetch)
 
 
 def _sha256(path: Path) -> str:
