@@ -223,6 +223,34 @@ def test_a_metric_that_needs_more_scans_says_so(tmp_path: Path) -> None:
     assert all("needs 100 test scans; there are" in reason for reason in scores["reason"])
 
 
+GATED = """
+from harmbench.data.toy import ToyDataset
+
+
+class Gated(ToyDataset):
+    probe_gate = ("site_bacc", 1.1)
+"""
+
+
+def test_a_gate_on_probes_hangs_on_no_other_metric(tmp_path: Path) -> None:
+    """Whether probes learn is computed where it is not asked for, too, and adds no row."""
+    data = tmp_path / "gated.py"
+    data.write_text(GATED)
+    asked = {"data": f"{data}:Gated", "data_options": {"n": 480}, "probe": {"images": 100}}
+
+    def rows(name: str, *metrics: str) -> pd.DataFrame:
+        scores = run(config(metrics=list(metrics), **asked), tmp_path / name).scores
+        assert set(scores["metric"]) == set(metrics)
+        return scores.set_index(["metric", "label", "group"]).sort_index()
+
+    alone = rows("alone", "age_mae", "distance_pcc")
+    beside = rows("beside", "age_mae", "distance_pcc", "site_bacc")
+    pd.testing.assert_frame_equal(alone, beside.loc[["age_mae", "distance_pcc"]])
+    noted = alone.xs("all", level="group")["reason"]
+    assert all("site_bacc of unharmonized images" in text for text in noted["age_mae"])
+    assert not any("underfit" in text for text in noted["distance_pcc"]), "it trains no probe"
+
+
 def test_other_data_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(config(), out)
