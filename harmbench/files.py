@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,8 +89,11 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray]) -> None:
     """Write named arrays to an ``.npz`` without pickles."""
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, **{k: _plain(k, v) for k, v in arrays.items()})
+        # Not `numpy.savez`, which leaves its archive open where the disk is full.
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, _plain(name, array), allow_pickle=False)
 
     write_atomic(path, write)
 

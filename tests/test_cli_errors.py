@@ -1,9 +1,10 @@
 """What the command line says of errors that are nobody's bug."""
 
 import errno
+import subprocess
+import sys
 
 import pytest
-import typer
 
 from harmbench import cli
 
@@ -36,18 +37,45 @@ def test_a_full_or_closed_disk_is_no_bug(
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("through_typer", [False, True])
-def test_a_ctrl_c_that_no_command_answers_is_not_silent(
-    through_typer: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
+PROGRAM = """
+import atexit, sys, typer
+import harmbench.cli.app
+from harmbench import cli
 
-    app = typer.Typer()
-    app.command()(interrupted)
-    monkeypatch.setattr("harmbench.cli.app.app", app if through_typer else interrupted)
-    monkeypatch.setattr("sys.argv", ["harmbench"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 130
-    assert "the same command goes on where it was" in capsys.readouterr().err
+
+class Slow:
+    def __del__(self):
+        print("cleared up")
+
+
+def command():
+    {command}
+
+
+app = typer.Typer()
+app.command()(command)
+harmbench.cli.app.app = {app}
+atexit.register(print, "at exit")
+sys.argv = ["harmbench"]
+slow = Slow()
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "app", "says"),
+    [
+        ("raise KeyboardInterrupt", "app", "the same command goes on where it was"),
+        ("raise KeyboardInterrupt", "command", "the same command goes on where it was"),
+        ("raise typer.Exit(130)", "app", ""),
+    ],
+)
+def test_a_ctrl_c_is_not_silent_and_waits_for_no_clearing_up(
+    command: str, app: str, says: str
+) -> None:
+    """A command that answers it by itself has said so already."""
+    program = [sys.executable, "-c", PROGRAM.format(command=command, app=app)]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 130
+    assert says in ended.stderr and bool(says) == bool(ended.stderr)
+    assert ended.stdout == "at exit\n"

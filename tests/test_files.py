@@ -1,8 +1,11 @@
 """Files that are there whole or not at all, and folders that one process holds."""
 
+import gc
 import json
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +51,26 @@ def test_arrays_round_trip_and_refuse_objects(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, arrays[name])
     with pytest.raises(TypeError, match="Python objects"):
         write_arrays(tmp_path / "y.npz", {"x": np.array([{}], dtype=object)})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files there")
+@pytest.mark.parametrize("bytes_left", [0, 100, 5000])
+def test_a_full_disk_is_an_error_and_no_noise(tmp_path: Path, bytes_left: int) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, before[1]))
+    heard: list[Any] = []
+    hook, sys.unraisablehook = sys.unraisablehook, heard.append
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_arrays(tmp_path / "x.npz", {"a": np.arange(300), "b": np.zeros(9000)})
+        gc.collect()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.unraisablehook = hook
+    assert not heard
+    assert not os.listdir(tmp_path)
 
 
 def test_what_was_being_written_is_swept_and_nothing_else(tmp_path: Path) -> None:
