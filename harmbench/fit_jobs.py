@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harmbench.cohort import Cohort
 from harmbench.config import MethodSpec, RunConfig, build_dataset, build_method
 from harmbench.dataset import Dataset
+from harmbench.files import UNFINISHED
 from harmbench.fitting import fit, settings
 from harmbench.method import Harmonizer
 from harmbench.progress import Progress
@@ -83,7 +84,7 @@ def fitted_together(job: Job, devices: int, progress: Progress) -> Harmonizer:
     Harmonizer
         As the first process saved it.
     """
-    with tempfile.TemporaryDirectory(prefix=".fitted-", dir=job.checkpoints) as name:
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=job.checkpoints) as name:
         _launch(job, Path(name), devices, progress)
         return type(build_method(job.spec)).load(Path(name))
 
