@@ -16,7 +16,8 @@ from statistics import NormalDist
 import numpy as np
 
 from harmbench import stats
-from harmbench.protocol.frechet import _frechet, _Set
+from harmbench.protocol.feature_sets import FeatureSet
+from harmbench.protocol.frechet import _frechet
 
 B = 400
 PHI = NormalDist()
@@ -177,7 +178,7 @@ def frechet_coverage(n, m, d, shift, decay, repeats):
     for _ in range(repeats):
         x = rng.normal(size=(n, d)) * scale + shift
         y = rng.normal(size=(m, d)) * scale
-        a, b = (_Set(v, np.arange(len(v)), np.zeros(len(v))) for v in (x, y))
+        a, b = (FeatureSet(v, np.arange(len(v)), np.zeros(len(v))) for v in (x, y))
         found = _frechet(a, b, rng)
         results.append((*astuple(found.overall)[:3], found.replicates.std(ddof=1)))
     return shares(results)

@@ -16,7 +16,15 @@ from harmbench.config import resolve
 from harmbench.data import mapped
 from harmbench.data.toy import ToyDataset
 from harmbench.metric import MetricInputs, MetricResult
-from harmbench.protocol import distances, features, frechet, identity, mixing, reliability, truth
+from harmbench.protocol import (
+    distances,
+    features,
+    identity,
+    kernel,
+    mixing,
+    reliability,
+    truth,
+)
 from harmbench.protocol.people import usual_distance
 from harmbench.runner import run
 from harmbench.stats import comparisons
@@ -25,7 +33,7 @@ from harmbench.store import RunFolder
 METRICS = (
     distances.distance_pcc,
     distances.distance_pcc_truth,
-    frechet.kd_reference,
+    kernel.kd_reference,
     mixing.ilisi,
     mixing.mmd,
     truth.truth_mae,
@@ -74,7 +82,7 @@ def same(one: MetricResult, other: MetricResult) -> None:
 def test_a_metric_in_blocks_says_what_it_says_of_all_at_once(inputs, metric, monkeypatch) -> None:
     whole = metric(inputs, np.random.default_rng(1))
     monkeypatch.setattr(blocks, "BLOCK", 200_000)
-    monkeypatch.setattr(frechet, "SUBJECTS_AT_ONCE", 50)
+    monkeypatch.setattr(kernel, "SUBJECTS_AT_ONCE", 50)
     same(whole, metric(inputs, np.random.default_rng(1)))
 
 

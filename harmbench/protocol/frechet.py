@@ -1,9 +1,8 @@
-"""Frechet and kernel distances between harmonized images and real ones, on features.
+"""Frechet distances between harmonized images and real ones, on features.
 
-``fid_*`` and ``kid_*`` use pytorch-fid's Inception features, ``fd_*`` and ``kd_*`` the fixed random
-network's. The real images are those of the probe part: no method has been fitted on them, and no
-subject of the test part is among them (except for ``*_reconstruction``, which compares an image's
-rendering back to its own site with the image itself).
+``fid_*`` uses pytorch-fid's Inception features, ``fd_*`` the fixed random network's. The real
+images are those of the probe part (see `feature_sets`); ``*_reconstruction`` compares an image's
+rendering back to its own site with the image itself.
 
 A Frechet distance of samples is biased upwards, the more the smaller they are (Chong & Forsyth
 2020, arXiv 1911.07023): two samples of 100 of one distribution in 512 dimensions can score in the
@@ -15,29 +14,21 @@ with these, all in `MetricResult.floors`:
 - ``this set, n=k``: k of the compared images against the same halves: what to hold against it.
 
 On simulated data `target` is the oracle's value, at the very n of the headline; it also holds the
-share of the distance that is due to populations that differ in age. The kernel distances are
+share of the distance that is due to populations that differ in age. The distances of `kernel` are
 unbiased and need neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 
-from harmbench.blocks import blocks
-from harmbench.cohort import Cohort
 from harmbench.errors import HarmbenchError
 from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
-from harmbench.product import ProductUnavailable
-from harmbench.stats import half_sample_orders, mmd_u, squared_distance_interval, subsample
+from harmbench.protocol.feature_sets import REFERENCE_ORDER, FeatureSet, needs, read_set, too_few
+from harmbench.stats import half_sample_orders, squared_distance_interval, subsample
 
-MIN_REAL = 20
-SUBJECTS_AT_ONCE = 1024
-"""Averaging over a subject's rows is a product of matrices: the cube of what is done at once."""
 SPLITS = 200
 """Fewer leave so much noise in the error's two parts that cutting one at 0 lengthens it."""
 FLOOR_SPLITS = 10
@@ -90,38 +81,10 @@ def _root(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return linalg.qr(centred, mode="r")[0][: x.shape[1]] if len(x) > x.shape[1] else centred
 
 
-def polynomial_kernel(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """Return KID's kernel ``(x . y / d + 1)^3`` (Binkowski 2018, arXiv 1801.01401); (n, m)."""
-    a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    return (a @ b.T / a.shape[1] + 1.0) ** 3
-
-
 # Samples of subjects ----------------------------------------------------------------------------
 
 
-class _Set(NamedTuple):
-    """Features (n, d) with the subject and the site of each row."""
-
-    features: NDArray[np.float64]
-    subjects: NDArray
-    sites: NDArray
-
-    def keep(self, rows: NDArray) -> _Set:
-        return _Set(self.features[rows], self.subjects[rows], self.sites[rows])
-
-
-def _read(inputs: MetricInputs, features: str, images: str, site: str | None = None) -> _Set:
-    cohort: Cohort = inputs.cohort(images)
-    if cohort.space == "table":
-        raise ProductUnavailable("needs images; these data are a table of features")
-    values = np.asarray(inputs.arrays(features)["features"], np.float64)
-    found = _Set(
-        values, cohort.column("participant_id").astype(str), cohort.column("site").astype(str)
-    )
-    return found if site is None else found.keep(found.sites == site)
-
-
-def _in_span(x: _Set, y: _Set) -> tuple[_Set, _Set]:
+def _in_span(x: FeatureSet, y: FeatureSet) -> tuple[FeatureSet, FeatureSet]:
     """Turn both into coordinates of their common span, where that is smaller than d."""
     both = np.concatenate([x.features, y.features])
     if len(both) >= both.shape[1]:
@@ -132,7 +95,9 @@ def _in_span(x: _Set, y: _Set) -> tuple[_Set, _Set]:
     )
 
 
-def _halves(x: _Set, y: _Set, paired: bool, rng: np.random.Generator) -> NDArray[np.float64]:
+def _halves(
+    x: FeatureSet, y: FeatureSet, paired: bool, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Distances of random halves of both sets' subjects, and of the other halves; (b, 2).
 
     Where `paired`, row i of both sets is one image, and both are split alike.
@@ -147,7 +112,7 @@ def _halves(x: _Set, y: _Set, paired: bool, rng: np.random.Generator) -> NDArray
     )
 
 
-def _floors(x: _Set, y: _Set, rng: np.random.Generator) -> dict[str, float]:
+def _floors(x: FeatureSet, y: FeatureSet, rng: np.random.Generator) -> dict[str, float]:
     """Distances at the n of half the real set: real against real, and ours against real."""
     halves = subsample(y.subjects, 0.5, FLOOR_SPLITS, rng, y.sites)
     share = min(1.0, halves.sum(1).mean() / len(x.subjects))
@@ -164,7 +129,12 @@ def _floors(x: _Set, y: _Set, rng: np.random.Generator) -> dict[str, float]:
 
 
 def _frechet(
-    x: _Set, y: _Set, rng: np.random.Generator, *, paired: bool = False, target: float = np.nan
+    x: FeatureSet,
+    y: FeatureSet,
+    rng: np.random.Generator,
+    *,
+    paired: bool = False,
+    target: float = np.nan,
 ) -> MetricResult:
     """Distance with interval, replicates and floors.
 
@@ -193,18 +163,18 @@ def _frechet(
 
 
 def _pooled(inputs: MetricInputs, extractor: str, rng: np.random.Generator) -> MetricResult:
-    ours = _read(inputs, f"features.{extractor}.test", "harmonized.test")
-    real = _read(inputs, f"features.{extractor}.real", "raw.real")
-    if reason := _too_few(real, "real images"):
+    ours = read_set(inputs, f"features.{extractor}.test", "harmonized.test")
+    real = read_set(inputs, f"features.{extractor}.real", "raw.real")
+    if reason := too_few(real, "real images"):
         return MetricResult.skipped(reason)
     return _frechet(ours, real, rng)
 
 
 def _reference(inputs: MetricInputs, extractor: str, rng: np.random.Generator) -> MetricResult:
     site = inputs.reference_site
-    ours = _read(inputs, f"features.{extractor}.test", "harmonized.test")
-    real = _read(inputs, f"features.{extractor}.real", "raw.real", site)
-    if reason := _too_few(real, f"real images of the reference site {site}"):
+    ours = read_set(inputs, f"features.{extractor}.test", "harmonized.test")
+    real = read_set(inputs, f"features.{extractor}.real", "raw.real", site)
+    if reason := too_few(real, f"real images of the reference site {site}"):
         return MetricResult.skipped(reason)
     target, oracle = float("nan"), f"oracle:features.{extractor}.test"
     if oracle in inputs:
@@ -213,56 +183,9 @@ def _reference(inputs: MetricInputs, extractor: str, rng: np.random.Generator) -
 
 
 def _reconstruction(inputs: MetricInputs, extractor: str, rng: np.random.Generator) -> MetricResult:
-    rendered = _read(inputs, f"features.{extractor}.own_site", "own_site.test")
-    real = _read(inputs, f"features.{extractor}.raw_test", "raw.test")
+    rendered = read_set(inputs, f"features.{extractor}.own_site", "own_site.test")
+    real = read_set(inputs, f"features.{extractor}.raw_test", "raw.test")
     return _frechet(rendered, real, rng, paired=True)
-
-
-def _kernel(inputs: MetricInputs, extractor: str) -> MetricResult:
-    site = inputs.reference_site
-    ours = _read(inputs, f"features.{extractor}.test", "harmonized.test")
-    real = _read(inputs, f"features.{extractor}.real", "raw.real", site)
-    if reason := _too_few(real, f"real images of the reference site {site}"):
-        return MetricResult.skipped(reason)
-    pairs = ((ours, ours), (real, real), (ours, real))
-    found = mmd_u(*(_kernel_of_subjects(x, y) for x, y in pairs))
-    return MetricResult(
-        overall=Estimate(found.value, found.low, found.high, len(np.unique(ours.subjects))),
-        note=f"{len(ours.subjects)} images against {len(real.subjects)} real ones",
-    )
-
-
-def _kernel_of_subjects(x: _Set, y: _Set) -> NDArray[np.float64]:
-    """Kernel averaged over each subject's rows: the units of a U-statistic must be independent."""
-    ours = list(_by_subject(x))
-    theirs = ours if y is x else list(_by_subject(y))
-    out = np.empty([len(np.unique(one.subjects)) for one in (x, y)])
-    top = 0
-    for a, rows in ours:
-        left = 0
-        for b, columns in theirs:
-            one = x.features[rows]
-            # A product with itself is taken as one, by another routine, with other last digits.
-            other = one if columns is rows else y.features[columns]
-            kernel = polynomial_kernel(one, other)
-            out[top : top + len(a), left : left + len(b)] = a @ kernel @ b.T
-            left += len(b)
-        top += len(a)
-    return out
-
-
-def _by_subject(x: _Set) -> Iterator[tuple[NDArray[np.float64], NDArray[np.intp]]]:
-    """Yield averaging matrices (subjects, rows) of blocks of subjects, with their rows."""
-    names, codes = np.unique(x.subjects, return_inverse=True)
-    for part in blocks(len(names), 1, SUBJECTS_AT_ONCE):
-        rows = np.flatnonzero((codes >= part.start) & (codes < part.stop))
-        member = (np.arange(part.start, part.stop)[:, None] == codes[rows]).astype(float)
-        yield member / member.sum(1, keepdims=True), rows
-
-
-def _too_few(real: _Set, what: str) -> str:
-    n = len(np.unique(real.subjects))
-    return "" if n >= MIN_REAL else f"{n} {what}; at least {MIN_REAL} are needed"
 
 
 # Declarations -----------------------------------------------------------------------------------
@@ -274,15 +197,8 @@ _FRECHET = {
     "range": (0.0, None),
     "min_n": 100,
 }
-_KERNEL = {"axis": "quality", "level": "five", "direction": "lower", "goal": 0.0, "min_n": 20}
 _POOLED_ORDER = (("identity",), ("mean-image",))
-_REFERENCE_ORDER = (("shuffle", "oracle"), ("mean-image", "identity"))
-_FID_DOI, _FD_DOI, _KID_DOI = "arXiv:1706.08500", "arXiv:2002.09797", "arXiv:1801.01401"
-
-
-def _needs(extractor: str) -> tuple[str, ...]:
-    names = (f"features.{extractor}.test", f"features.{extractor}.real")
-    return ("harmonized.test", "raw.real", *names)
+_FID_DOI, _FD_DOI = "arXiv:1706.08500", "arXiv:2002.09797"
 
 
 def _needs_own(extractor: str) -> tuple[str, ...]:
@@ -293,7 +209,7 @@ def _needs_own(extractor: str) -> tuple[str, ...]:
 @metric(
     label="FID pooled",
     level="five",
-    needs=_needs("inception"),
+    needs=needs("inception"),
     expected_order=_POOLED_ORDER,
     extractor="inception",
     doi=_FID_DOI,
@@ -310,7 +226,7 @@ def fid_pooled(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
 @metric(
     label="FD pooled",
     level="five",
-    needs=_needs("random-conv"),
+    needs=needs("random-conv"),
     expected_order=_POOLED_ORDER,
     extractor="random-conv",
     doi=_FD_DOI,
@@ -324,9 +240,9 @@ def fd_pooled(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
 @metric(
     label="FID reference",
     level="five",
-    needs=_needs("inception"),
+    needs=needs("inception"),
     wants=("oracle:features.inception.test",),
-    expected_order=_REFERENCE_ORDER,
+    expected_order=REFERENCE_ORDER,
     extractor="inception",
     doi=_FID_DOI,
     **_FRECHET,
@@ -342,9 +258,9 @@ def fid_reference(inputs: MetricInputs, rng: np.random.Generator) -> MetricResul
 @metric(
     label="FD reference",
     level="five",
-    needs=_needs("random-conv"),
+    needs=needs("random-conv"),
     wants=("oracle:features.random-conv.test",),
-    expected_order=_REFERENCE_ORDER,
+    expected_order=REFERENCE_ORDER,
     extractor="random-conv",
     doi=_FD_DOI,
     **_FRECHET,
@@ -378,32 +294,3 @@ def fid_reconstruction(inputs: MetricInputs, rng: np.random.Generator) -> Metric
 def fd_reconstruction(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """`fid_reconstruction` on features of a fixed random network."""
     return _reconstruction(inputs, "random-conv", rng)
-
-
-@metric(
-    label="KID reference",
-    needs=_needs("inception"),
-    expected_order=_REFERENCE_ORDER,
-    extractor="inception",
-    doi=_KID_DOI,
-    **_KERNEL,
-)
-def kid_reference(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Kernel distance of harmonized test images to real images of the reference site, unbiased.
-
-    The companion of `fid_reference` at small n; it may be negative.
-    """
-    return _kernel(inputs, "inception")
-
-
-@metric(
-    label="KD reference",
-    needs=_needs("random-conv"),
-    expected_order=_REFERENCE_ORDER,
-    extractor="random-conv",
-    doi=_KID_DOI,
-    **_KERNEL,
-)
-def kd_reference(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """`kid_reference` on features of a fixed random network."""
-    return _kernel(inputs, "random-conv")
