@@ -12,17 +12,21 @@ from harmbench.cli.options import Debug
 
 def phantom(
     out: Annotated[Path, typer.Argument(help="New folder to write to.")],
-    n: Annotated[int, typer.Option(min=1, help="Subjects in all.")] = 1400,
-    n_sites: Annotated[int, typer.Option(min=2, help="Sites.")] = 7,
+    n: Annotated[int, typer.Option(min=2, max=99_999, help="Subjects in all.")] = 1400,
+    n_sites: Annotated[int, typer.Option(min=2, max=12, help="Sites.")] = 7,
     size: Annotated[int, typer.Option(min=16, help="Pixels along each side.")] = 64,
-    strength: Annotated[float, typer.Option(min=0, help="Strength of the site effect.")] = 1.0,
+    strength: Annotated[
+        float, typer.Option(min=0, max=2, help="Strength of the site effect.")
+    ] = 1.0,
     confounding: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of age variance explained by site.")
+        float, typer.Option(min=0, max=0.9, help="Share of age variance explained by site.")
     ] = 0.25,
     nonlinear: Annotated[
-        float, typer.Option(min=0, help="Factor on blur, distortion and contrast.")
+        float, typer.Option(min=0, max=2, help="Factor on blur, distortion and contrast.")
     ] = 1.0,
-    jitter: Annotated[float, typer.Option(min=0, help="Spread of the slice's height, mm.")] = 2.0,
+    jitter: Annotated[
+        float, typer.Option(min=0, max=6, help="Spread of the slice's height, mm.")
+    ] = 2.0,
     travelling: Annotated[
         int, typer.Option(min=0, help="So many subjects are scanned at every site.")
     ] = 0,
