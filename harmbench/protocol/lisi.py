@@ -87,7 +87,12 @@ def lisi(probabilities: ArrayLike, labels: ArrayLike, shares: ArrayLike | None =
         Between 1 and the number of labels.
     """
     names = np.asarray(labels)
-    q = np.asarray(probabilities, np.float64) @ member_of(names)
+    return inverse_simpson(np.asarray(probabilities, np.float64) @ member_of(names), shares)
+
+
+def inverse_simpson(weights: ArrayLike, shares: ArrayLike | None = None) -> Floats:
+    """Return the index of every row from the weights of its labels, (n, labels); see `lisi`."""
+    q = np.asarray(weights, np.float64)
     if shares is not None:
         q = q / np.asarray(shares, np.float64)
         q /= q.sum(1, keepdims=True)

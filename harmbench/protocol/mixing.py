@@ -13,12 +13,13 @@ of similar age, the same for all methods.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
-from harmbench.protocol.lisi import lisi, member_of, neighbor_probabilities
+from harmbench.protocol.lisi import inverse_simpson, neighbor_probabilities
 from harmbench.protocol.people import (
     MIN_SUBJECTS,
     RAW_FEATURES,
@@ -47,6 +48,8 @@ SAME = 1e-3
 """Images nearer than this share of the raw images' median distance count as equal."""
 MAX_NEIGHBORS = 90
 """Three times the perplexity of 30 of Korsunsky 2019."""
+NEAREST = 3
+"""Times the number of neighbors: so many are looked at in a part of the people before all are."""
 KEEP, SUBSETS = 0.8, 100
 SPLITS, PERMUTATIONS, FLOOR_SHUFFLES = 100, 999, 20
 ROUNDING = 1e-12
@@ -103,6 +106,32 @@ def _mmd(
 # iLISI ------------------------------------------------------------------------------------------
 
 
+class _Near(NamedTuple):
+    """Everyone's distances to some people, (rows, u), and the columns of the nearest, (rows, m)."""
+
+    reach: Floats
+    columns: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, reach: Floats, m: int) -> _Near:
+        m = min(m, reach.shape[1])
+        return cls(reach, np.argpartition(reach, m - 1, axis=1)[:, :m])
+
+    def weights(
+        self, rows: NDArray[np.intp], kept: NDArray[np.bool_], k: int, same: float
+    ) -> tuple[Floats, NDArray[np.intp]]:
+        """Return the weights of these rows' neighbors among those kept, and their columns."""
+        columns = self.columns[rows]
+        distances = self.reach[rows[:, None], columns]
+        near = np.where(kept[columns], distances, np.inf)
+        far = np.partition(near, k - 1, axis=1)[:, k - 1]
+        if np.any(far + same >= distances.max(1)):
+            # Some neighbors may stand behind the nearest, and some as near as the last of them.
+            columns = np.broadcast_to(np.arange(self.reach.shape[1]), (len(rows), len(kept)))
+            near = np.where(kept, self.reach[rows], np.inf)
+        return neighbor_probabilities(near, k, k / 3, same), columns
+
+
 class _Mixing:
     """iLISI of people in a space, of parts of them, and under other sites."""
 
@@ -115,37 +144,55 @@ class _Mixing:
 
     def of_parts(self, parts: NDArray[np.bool_]) -> Floats:
         """Return each site's median index within each part of the people; (parts, sites)."""
-        indices = np.zeros(parts.shape)
-        for block, distances, pairs in self.space.distances():
-            reach = np.where(pairs, distances, np.inf)
-            for index, kept in zip(indices, parts, strict=True):
-                rows = np.flatnonzero(kept[block])
-                if not len(rows):
-                    continue
-                at = np.ix_(rows, np.flatnonzero(kept))
-                p = self._probabilities(reach[at])
-                index[block][rows] = _index(p, pairs[at], self.people.sites[kept])
-        sites = self.people.sites
-        each = [self._medians(i[kept], sites[kept]) for i, kept in zip(indices, parts, strict=True)]
-        return np.array(each)
+        return self._of([(kept, self.people.sites) for kept in parts])
 
     def of_labels(self, labels: NDArray) -> Floats:
         """Return each site's median index where everyone's site is another, (b, u); (b, sites)."""
-        indices = np.zeros(labels.shape)
-        for block, distances, pairs in self.space.distances():
-            p = self._probabilities(np.where(pairs, distances, np.inf))
-            for index, sites in zip(indices, labels, strict=True):
-                index[block] = _index(p, pairs, sites)
-        return np.array([self._medians(*pair) for pair in zip(indices, labels, strict=True)])
+        everyone = np.ones(len(self.people.sites), bool)
+        return self._of([(everyone, sites) for sites in labels])
 
     def everyone(self) -> Floats:
         """Return each site's median index; (sites,)."""
         return self.of_labels(self.people.sites[None])[0]
 
-    def _probabilities(self, reach: Floats) -> Floats:
+    def _of(self, cases: list[tuple[NDArray[np.bool_], NDArray]]) -> Floats:
+        """Return each site's median index among some people at some sites; (cases, sites)."""
+        indices = np.zeros((len(cases), len(self.people.sites)))
+        for block, distances, pairs in self.space.distances():
+            # Of a part of the people, the nearest in it are nearly always among these.
+            near = _Near.of(np.where(pairs, distances, np.inf), NEAREST * self.k)
+            for index, (kept, sites) in zip(indices, cases, strict=True):
+                rows = np.flatnonzero(kept[block])
+                if len(rows):
+                    index[block][rows] = self._index(near, block, rows, kept, sites)
+        return np.array(
+            [
+                self._medians(index[kept], sites[kept])
+                for index, (kept, sites) in zip(indices, cases, strict=True)
+            ]
+        )
+
+    def _index(
+        self,
+        near: _Near,
+        block: slice,
+        rows: NDArray[np.intp],
+        kept: NDArray[np.bool_],
+        sites: NDArray,
+    ) -> Floats:
+        """Return the index of some rows of a block among those kept."""
         # Fewer neighbors among fewer people, so that they are as near as among all.
-        k = max(2, round(self.k * reach.shape[1] / len(self.people.sites)))
-        return neighbor_probabilities(reach, k, k / 3, self.same)
+        k = max(2, round(self.k * kept.sum() / len(kept)))
+        p, columns = near.weights(rows, kept, k, self.same)
+        names, code = np.unique(sites, return_inverse=True)
+        there = code[columns]
+        weights = [np.where(there == site, p, 0.0).sum(1) for site in range(len(names))]
+        subjects, who = np.unique(self.people.subjects, return_inverse=True)
+        scans = np.zeros((len(subjects), len(names)))
+        np.add.at(scans, (who[kept], code[kept]), 1.0)
+        # A subject's own scans are no neighbors of it.
+        shares = scans.sum(0) - scans[who[block][rows]]
+        return inverse_simpson(np.stack(weights, 1), shares / shares.sum(1, keepdims=True))
 
     @staticmethod
     def _medians(index: Floats, sites: NDArray) -> Floats:
@@ -154,12 +201,6 @@ class _Mixing:
         return (np.array([np.median(index[sites == name]) for name in names]) - 1) / (
             len(names) - 1
         )
-
-
-def _index(p: Floats, pairs: NDArray[np.bool_], sites: NDArray) -> Floats:
-    """Return the index of some people, whose weights of all others and pairs are (rows, u)."""
-    shares = pairs @ member_of(sites)
-    return lisi(p, sites, shares / shares.sum(1, keepdims=True))
 
 
 @metric(
