@@ -121,7 +121,12 @@ def collect_timing(bench: Bench, cells: list[Cell]) -> pd.DataFrame:
     """
     rows = []
     for cell in cells:
-        for path in sorted((bench.folder.root / "cells" / cell.folder).rglob("[!.]*.json")):
+        place = bench.folder.root / "cells" / cell.folder
+        # Only where marks lie: what a method saves may have any name and content.
+        marks = (
+            place.glob(f"{marked}*.json") for marked in ("fit-", "products/[!.]", "scores/[!.]")
+        )
+        for path in sorted(path for found in marks for path in found):
             found = _timing_row(cell.spec.title, cell.seed, cell.fold, path)
             rows += [row for row in found if not (cell.info.images_only and _is_own(row["stage"]))]
     for path in sorted((bench.folder.root / "raw").glob("[!.]*.json")):

@@ -187,6 +187,28 @@ def build_dataset(config: RunConfig) -> Dataset:
     return dataset.with_data_seed(config.data_seed) if config.data_seed else dataset
 
 
+def require_unchanged(config: RunConfig, fingerprint: str) -> None:
+    """Refuse data whose files were written to since their fingerprint was taken.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the data.
+    fingerprint : str
+        Of the data set, from before its files were read.
+
+    Raises
+    ------
+    HarmbenchError
+        Where the files are others now.
+    """
+    if build_dataset(config).fingerprint != fingerprint:
+        raise HarmbenchError(
+            f"the files of {config.data.params.get('path', config.data.name)} changed while they "
+            "were read; run again when they are complete"
+        )
+
+
 def data_title(spec: PluginSpec) -> str:
     """Return the short name that stands in the default output folder."""
     path = spec.params.get("path")

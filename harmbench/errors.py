@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 LONGEST_REASON = 300
+_TEMPORARY = re.compile(r"[^\s'\"]*\.unfinished-\w+/?")
+"""Where a file was being written, by a name that is another one each time (`harmbench.files`)."""
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 DISK_CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -60,7 +63,7 @@ def reason(error: BaseException) -> str:
     str
         Such as ``"ValueError: no such site"``; at most about `LONGEST_REASON` characters.
     """
-    text = " ".join(str(error).split())
+    text = " ".join(_TEMPORARY.sub("", str(error)).split())
     text = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} ..."
     kind = type(error).__name__
     if isinstance(error, HarmbenchError):

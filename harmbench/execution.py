@@ -125,15 +125,18 @@ def _in_processes(
         while waiting:
             lost, died = _round(desk, waiting, jobs)
             if lost and not died:
-                raise HarmbenchError(f"--jobs {jobs}: the processes end before they begin")
+                # Nobody has noted what it was at: alone, each tells by itself.
+                if len(lost) == len(waiting):
+                    raise HarmbenchError(f"--jobs {jobs}: the processes end before they begin")
+                died = {order.number: "" for order in lost}
             suspects += [order for order in lost if order.number in died]
             waiting = [order for order in lost if order.number not in died]
         for order in suspects:
             log.warning("%s: its process died; again, alone", order.cell.headline)
-            for reason in _round(desk, [order], 1)[1].values():
-                desk.give_up(
-                    order, f"its process died twice ({reason}), perhaps for want of memory"
-                )
+            lost, died = _round(desk, [order], 1)
+            if lost:
+                told = next(iter(died.values()), "before it began")
+                desk.give_up(order, f"its process died twice ({told}), perhaps for want of memory")
         return desk.records()
 
 

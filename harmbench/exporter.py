@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from harmbench.config import RunConfig, build_dataset
+from harmbench.config import RunConfig, build_dataset, require_unchanged
 from harmbench.data.bids_write import refuse_taken
 from harmbench.data.splits import Split, make_split
+from harmbench.errors import HarmbenchError
 from harmbench.exchange.folder import EXPORT, Material
 from harmbench.progress import Progress
 from harmbench.runner import reference_site
@@ -37,12 +39,18 @@ def export(config: RunConfig, out: Path, progress: Progress | None = None) -> Ma
     progress = progress or Progress()
     refuse_taken(out)
     dataset = build_dataset(config)
+    before = dataset.fingerprint
     cohort = dataset.load(progress)
     split = make_split(cohort, config.data_seed)
     site = reference_site(config, dataset, cohort)
     material = Material(config, dataset, cohort, split, site)
     page = _page(dataset.info.label, split, site)
     material.write(out, "preproc", (EXPORT, {}), page, progress)
+    try:
+        require_unchanged(config, before)
+    except HarmbenchError:
+        shutil.rmtree(out)
+        raise
     return material
 
 

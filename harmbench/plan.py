@@ -37,6 +37,9 @@ SHARED_ROOMS = (
     "cohort",
     "blocks",
     "seeding",
+    "scanners",
+    "fitting",
+    "data.splits",
 )
 """Modules whose code stands behind every method and metric, and so belongs to their keys."""
 
@@ -208,6 +211,8 @@ class Keys:
         product = self.products[name]
         context = self.context(cell)
         reads = {field: getattr(context, field) for field in product.reads}
+        if "device" in reads:  # any one of a kind, as for fits
+            reads["device"] = context.device.partition(":")[0]
         inputs = [self.product(cell, n) for n in (*product.needs, *product.wants) if self.has(n)]
         code = [registry.package_id("harmbench.protocol"), *self._code]
         return digest(name, product.version, code, inputs, reads)

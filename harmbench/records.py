@@ -15,8 +15,11 @@ from harmbench.store import Stage
 def keep(result: MetricResult, stage: Stage, cost: dict[str, Any]) -> dict[str, Any]:
     """Write a metric's result and its mark; return the mark.
 
-    A value that is not finite becomes a failure, no value a skip.
+    No value becomes a skip, one that is not finite a failure, of which nothing is kept.
     """
+    overall = result.overall
+    if overall is not None and not np.isfinite(overall.value):
+        return {"status": "failed", "reason": "the metric returned a value that is not finite"}
     arrays = dict(result.arrays)
     if result.replicates is not None:
         arrays["replicates"] = result.replicates
@@ -25,16 +28,10 @@ def keep(result: MetricResult, stage: Stage, cost: dict[str, Any]) -> dict[str, 
     if result.per_scan is not None:
         table = result.per_scan
         write_atomic(stage.file(".csv"), lambda path: table.to_csv(path, index=False))
-    status, overall = "ok", result.overall
-    if overall is None:
-        status = "skipped"
-    elif not np.isfinite(overall.value):
-        status, overall = "failed", None
-        result = MetricResult(reason="the metric returned a value that is not finite")
     return stage.complete(
         stage=stage.stem.name.rpartition("-")[0],
         **cost,
-        status=status,
+        status="ok" if overall else "skipped",
         reason=result.reason,
         note=result.note,
         overall=asdict(overall) if overall else None,

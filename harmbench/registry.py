@@ -137,7 +137,7 @@ def _load_from_file(name: str) -> Any:
         try:
             # Not by the loader, whose bytecode cache takes two versions of one second for the same.
             exec(compile(source, str(path), "exec"), module.__dict__)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[module_name]
             raise HarmbenchError(f"{path} does not load: {error!r}") from error
     module = sys.modules[module_name]

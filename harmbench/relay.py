@@ -5,22 +5,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
 from typing import Any
 
 from harmbench.progress import Progress, Task
 
+SECONDS_TO_END = 5.0
+"""How long what was sent last may take to be shown."""
+
 
 class Relay(Progress):
-    """Sends what it is told through a queue, for `relayed` to show.
+    """Sends what it is told through a pipe, for `relayed` to show.
 
     Parameters
     ----------
-    queue : multiprocessing.SimpleQueue
-        What `relayed` gave.
+    pipe : multiprocessing.connection.Connection
+        What `relayed` gave; one process at a time may use it.
     """
 
-    def __init__(self, queue: Any) -> None:
-        self._queue = queue
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
         self._opened = 0
 
     @contextmanager
@@ -28,27 +32,27 @@ class Relay(Progress):
         """Open a task there."""
         self._opened += 1
         number = self._opened
-        self._queue.put(("open", number, description, total))
+        self._pipe.send(("open", number, description, total))
         try:
-            yield _RelayTask(self._queue, number)
+            yield _RelayTask(self._pipe, number)
         finally:
-            self._queue.put(("close", number))
+            self._pipe.send(("close", number))
 
     def message(self, text: str) -> None:
         """Say one line there."""
-        self._queue.put(("message", text))
+        self._pipe.send(("message", text))
 
 
 class _RelayTask:
-    def __init__(self, queue: Any, number: int) -> None:
-        self._queue, self._number = queue, number
+    def __init__(self, pipe: Connection, number: int) -> None:
+        self._pipe, self._number = pipe, number
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
-        self._queue.put(("advance", self._number, amount, note))
+        self._pipe.send(("advance", self._number, amount, note))
 
 
 @contextmanager
-def relayed(progress: Progress, context: Any) -> Iterator[Any]:
+def relayed(progress: Progress, context: Any) -> Iterator[Connection]:
     """Show what a `Relay` in another process sends.
 
     Parameters
@@ -60,24 +64,29 @@ def relayed(progress: Progress, context: Any) -> Iterator[Any]:
 
     Yields
     ------
-    multiprocessing.SimpleQueue
-        To be given to the `Relay`.
+    multiprocessing.connection.Connection
+        To be given to the `Relay`. Not a queue: a process killed while it sends would keep its
+        lock for ever.
     """
-    queue = context.SimpleQueue()
-    thread = threading.Thread(target=_show, args=(queue, progress), daemon=True)
+    told, pipe = context.Pipe(duplex=False)
+    thread = threading.Thread(target=_show, args=(told, progress), daemon=True)
     thread.start()
     try:
-        yield queue
+        yield pipe
     finally:
-        queue.put(("end",))
-        thread.join()
+        pipe.close()
+        thread.join(SECONDS_TO_END)
 
 
-def _show(queue: Any, progress: Progress) -> None:
+def _show(pipe: Connection, progress: Progress) -> None:
+    """Show what is sent until the last process that may send has closed its end."""
     tasks: dict[int, tuple[ExitStack, Task]] = {}
     with ExitStack() as left_open:
         while True:
-            kind, *told = queue.get()
+            try:
+                kind, *told = pipe.recv()
+            except (EOFError, OSError):
+                return
             if kind == "open":
                 number, description, total = told
                 stack = left_open.enter_context(ExitStack())
@@ -86,10 +95,8 @@ def _show(queue: Any, progress: Progress) -> None:
                 tasks[told[0]][1].advance(*told[1:])
             elif kind == "close":
                 tasks.pop(told[0])[0].close()
-            elif kind == "message":
-                progress.message(*told)
             else:
-                return
+                progress.message(*told)
 
 
 class Shown:

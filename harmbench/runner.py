@@ -19,7 +19,13 @@ import pandas as pd
 from harmbench import __version__, registry
 from harmbench.cohort import Cohort
 from harmbench.collect import collect_scores, collect_timing, failures, marked_underfit, write_index
-from harmbench.config import PROTOCOL_VERSION, RunConfig, build_dataset, build_method
+from harmbench.config import (
+    PROTOCOL_VERSION,
+    RunConfig,
+    build_dataset,
+    build_method,
+    require_unchanged,
+)
 from harmbench.data.splits import Split, make_split, stored_split
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
@@ -181,7 +187,7 @@ def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Pr
         split = stored_split(folder.split()["part"])
     else:
         cohort = dataset.load(progress)
-        _require_unchanged(config, dataset)
+        require_unchanged(config, dataset.fingerprint)
         split = make_split(cohort, config.data_seed)
     reference = reference_site(config, dataset, cohort)
     identity["reference_site"] = reference
@@ -247,15 +253,6 @@ def _identity(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
     return identity
 
 
-def _require_unchanged(config: RunConfig, dataset: Dataset) -> None:
-    """Refuse data whose files were written to between their hash and their end."""
-    if build_dataset(config).fingerprint != dataset.fingerprint:
-        raise HarmbenchError(
-            f"the files of {config.data.params.get('path', config.data.name)} changed while they "
-            "were read; run again when they are complete"
-        )
-
-
 def reference_site(config: RunConfig, dataset: Dataset, cohort: Cohort) -> str:
     """Return the site asked for, else the data set's own, else the one with most subjects."""
     site = config.reference_site or dataset.reference_site
@@ -310,8 +307,11 @@ def store(layout: Layout) -> None:
     write_json(folder.config_file, content)
     if not folder.has_cohort:
         table = cohort.participants[SPLIT_COLUMNS].assign(part=layout.split.part)
-        folder.save_cohort(cohort, table)
-        bench.cohort = folder.mapped(cohort)  # the data set's own images are needed no more
+        config = bench.keys.config
+        folder.save_cohort(cohort, table, lambda: require_unchanged(config, dataset.fingerprint))
+        # As every later run and every other process sees it: a table read from a file may hold
+        # other types of numbers than the data set's own.
+        bench.cohort = folder.cohort()
     write_json(folder.root / "environment.json", environment())
 
 

@@ -164,6 +164,9 @@ class CellWork:
         with self._timed("fit") as cost:
             if saved:
                 method = saved.load(method)
+                # The key was made when the run began, perhaps hours ago.
+                if replace(saved).id != self.bench.keys.weights[self.cell.id]:
+                    raise HarmbenchError(f"the weights in {saved.folder} changed during the run")
             else:
                 self._train(method, stage)
         stage.write_folder(method.save)

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,12 +222,18 @@ class RunFolder:
 
     # -- data ---------------------------------------------------------------------------------
 
-    def save_cohort(self, cohort: Cohort, split: pd.DataFrame) -> None:
-        """Write images, masks, participants and split; the split last, as the mark."""
+    def save_cohort(
+        self, cohort: Cohort, split: pd.DataFrame, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Write images, masks, participants and split; the split last, as the mark.
+
+        Before it, `check` raises what must stop it: mapped images are only read here.
+        """
         folder = self.root / "data"
         for name, array in {"images": cohort.images, "mask": cohort.mask}.items():
             write_rows(folder / f"{name}.npy", array.shape, array.dtype, pieces(array))
         self._write_csv(folder / "participants.csv", cohort.participants)
+        check()
         self._write_csv(folder / "split.csv", split)
 
     @property
@@ -246,12 +251,6 @@ class RunFolder:
             space=self.config["space"],
         )
 
-    def mapped(self, cohort: Cohort) -> Cohort:
-        """Return the cohort that was saved here with its images memory-mapped."""
-        folder = self.root / "data"
-        images, mask = (read_rows(folder / f"{name}.npy") for name in ("images", "mask"))
-        return replace(cohort, images=images, mask=mask)
-
     def split(self) -> pd.DataFrame:
         """Return the split: one row an image, its part in column ``part``."""
         return self._read_csv(self.root / "data" / "split.csv")
@@ -263,7 +262,9 @@ class RunFolder:
     @staticmethod
     def _read_csv(path: Path) -> pd.DataFrame:
         words = dict.fromkeys(["participant_id", "session_id", "site", "sex", "part"], str)
-        table = pd.read_csv(path, dtype=words, keep_default_na=False, float_precision="round_trip")
+        # An empty field is a missing value, "NA" a word like any other.
+        numbers = {"na_values": [""], "float_precision": "round_trip"}
+        table = pd.read_csv(path, dtype=words, keep_default_na=False, **numbers)
         for name in table.columns.intersection(["session_id"]):
             table[name] = table[name].fillna("")
         if "age" in table:

@@ -29,7 +29,7 @@ from harmbench.card import (
     thinned,
 )
 from harmbench.cohort import Cohort
-from harmbench.config import MethodSpec, RunConfig, build_dataset, build_method
+from harmbench.config import MethodSpec, RunConfig, build_dataset, build_method, require_unchanged
 from harmbench.data.splits import make_split
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
@@ -233,6 +233,7 @@ def _no_task() -> Iterator[None]:
 
 def _material(config: RunConfig, command: str, devices: int, progress: Progress) -> Material:
     dataset = build_dataset(config)
+    before = dataset.fingerprint
     cohort = dataset.load(progress)
     split = make_split(cohort, config.data_seed)
     if split.cross_fitting:
@@ -241,7 +242,9 @@ def _material(config: RunConfig, command: str, devices: int, progress: Progress)
             "set of weights to save; use `harmbench run`, which trains both"
         )
     facts = data_facts(config, dataset, split, reference_site(config, dataset, cohort))
-    return Material(config, dataset, cohort.subset(split.folds()[0].fit), facts, command, devices)
+    fit_part = cohort.subset(split.folds()[0].fit)
+    require_unchanged(config, before)
+    return Material(config, dataset, fit_part, facts, command, devices)
 
 
 def _places(material: Material, out: Path, seeds: Sequence[int]) -> list[Place]:

@@ -230,6 +230,8 @@ def train(
                 saved.save(*run.state())
             if stop:
                 raise KeyboardInterrupt
+        if run.group.any(interrupted.is_set()):  # while the last state was being saved
+            raise KeyboardInterrupt
     return Trained(run.curve.arrays(config.batch_size), run.averaged if run.ema else None)
 
 

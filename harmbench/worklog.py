@@ -36,6 +36,8 @@ class LogFile(logging.FileHandler):
         with suppress(OSError):
             Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
             super().emit(record)
+        # A run may have more cells than a process may have open files.
+        self.close()
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Say on the standard error stream what is wrong with a line, unless it is the disk."""

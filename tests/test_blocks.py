@@ -14,7 +14,7 @@ from harmbench.cohort import Cohort
 from harmbench.data import mapped
 from harmbench.data.arrays import ArrayDataset
 from harmbench.errors import HarmbenchError
-from harmbench.files import read_rows, write_rows
+from harmbench.files import read_rows, write_json, write_rows
 from harmbench.store import RunFolder
 
 STATUS = Path("/proc/self/status")
@@ -131,7 +131,8 @@ def test_a_large_archive_stays_in_its_file_and_goes_to_the_store_in_parts(
         assert np.array_equal(one.images, images) and np.array_equal(one.mask, mask)
     folder = RunFolder(tmp_path / "run")
     folder.save_cohort(cohort, cohort.participants[["participant_id"]])
-    stored = folder.mapped(cohort)
+    write_json(folder.config_file, {"space": cohort.space})
+    stored = folder.cohort()
     assert isinstance(stored.images, np.memmap) and np.array_equal(stored.images, images)
     assert np.array_equal(stored.mask, mask)
 

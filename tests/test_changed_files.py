@@ -17,7 +17,9 @@ from harmbench.data.bids_write import write_bids
 from harmbench.data.phantom import phantom_dev
 from harmbench.data.toy import ToyDataset
 from harmbench.errors import HarmbenchError
+from harmbench.exporter import export
 from harmbench.runner import run
+from harmbench.trainer import train
 
 PLUGIN = '''
 from pathlib import Path
@@ -58,9 +60,9 @@ def config(data: Path, *methods: str, **settings: Any) -> RunConfig:
     return resolve(data=str(data), **told | settings)
 
 
-def npz(room: Path) -> tuple[Path, Callable[[], None]]:
+def npz(room: Path, n: int = 60) -> tuple[Path, Callable[[], None]]:
     file = room / "toy.npz"
-    cohort = ToyDataset(60).load()
+    cohort = ToyDataset(n).load()
     save_npz(cohort, file)
 
     def change() -> None:
@@ -127,10 +129,11 @@ def test_data_that_change_between_two_runs_are_refused(tmp_path: Path, kind: Any
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
 
 
+@pytest.mark.parametrize("work", [run, export, train])
 def test_data_that_change_while_they_are_read_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Any
 ) -> None:
-    file, change = npz(tmp_path)
+    file, change = npz(tmp_path, 480)
     load = ArrayDataset.load
 
     def changing(self: ArrayDataset, progress: Any = None) -> Any:
@@ -139,7 +142,7 @@ def test_data_that_change_while_they_are_read_are_refused(
 
     monkeypatch.setattr(ArrayDataset, "load", changing)
     with pytest.raises(HarmbenchError, match=r"toy\.npz changed while they were read"):
-        run(config(file, "blur"), tmp_path / "out")
+        work(config(file, "blur"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -180,6 +180,22 @@ def test_what_a_process_dies_of_is_tried_again_alone_and_the_rest_is_done_once(r
 
 
 @posix
+def test_a_process_that_dies_before_it_says_what_it_does_ends_no_run(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    round_of = execution._round
+
+    def silent(*args: Any) -> Any:
+        return round_of(*args)[0], {}
+
+    monkeypatch.setattr(execution, "_round", silent)
+    summary = run(config(room, "DiesAgain", "Counted", controls=["none"]), room / "out", jobs=1)
+    status = summary.scores.groupby("label")["status"].agg(set)
+    assert status.to_dict() == {"DiesAgain": {"failed"}, "Counted": {"ok"}}
+    assert "its process died twice (before it began)" in summary.failed[0]
+
+
+@posix
 def test_no_worker_outlives_its_driver_and_ctrl_c_ends_all(room: Path) -> None:
     command = [
         *(sys.executable, "-m", "harmbench", "run", "--data", TOY, "--jobs", "1"),

@@ -121,6 +121,17 @@ class Unsaved(Good):
         raise RuntimeError("cannot save")
 
 
+class Unplaced(Good):
+    def save(self, folder):
+        (folder / "sub/weights.txt").write_text("0")
+
+
+class Jots(Good):
+    def save(self, folder):
+        (folder / "notes.json").write_text('{"seconds": 3}')
+        (folder / "lines.json").write_text('{"a": 1}\\n{"a": 2}\\n')
+
+
 class Unloaded(Good):
     @classmethod
     def load(cls, folder):
@@ -154,6 +165,12 @@ def returns_objects(inputs, rng):
 
 
 @declared
+def returns_nan(inputs, rng):
+    "No number."
+    return MetricResult(Estimate(float("nan"), n=1), arrays={"x": np.ones(1)})
+
+
+@declared
 def raises(inputs, rng):
     "An error."
     raise KeyError("no such thing")
@@ -177,12 +194,14 @@ REASONS = {
     "Nothing": "returned images of shape ()",
     "Huge": "returned NaN or infinite values",
     "Unsaved": "fit: RuntimeError: cannot save",
+    "Unplaced": "fit: FileNotFoundError: [Errno 2] No such file or directory: 'sub/weights.txt'",
     "Unloaded": "fit: RuntimeError: cannot load",
     "Unsure": "RuntimeError: cannot say",
 }
 METRICS = {
     "returns_nothing": "AttributeError: ",
     "returns_objects": "TypeError: array 'x' holds Python objects",
+    "returns_nan": "the metric returned a value that is not finite",
     "raises": "KeyError: 'no such thing'",
     "exits": "it asked the program to end, with code 3",
 }
@@ -211,7 +230,7 @@ def assert_failed(scores: pd.DataFrame, by: str, reasons: dict[str, str]) -> Non
 
 
 def test_every_way_to_fail_is_a_row_with_its_reason(tmp_path: Path, plugins: Path) -> None:
-    names = [*REASONS, "Good", "Double"]
+    names = [*REASONS, "Good", "Double", "Jots"]
     summary = run(config(*(f"{plugins}:{name}" for name in names)), tmp_path / "out")
     assert set(names) < set(summary.scores["label"])
     assert_failed(summary.scores, "label", REASONS)

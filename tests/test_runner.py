@@ -9,7 +9,7 @@ import pytest
 
 import harmbench.data.toy
 from harmbench.collect import collect_scores
-from harmbench.config import RunConfig, resolve
+from harmbench.config import MethodSpec, RunConfig, resolve
 from harmbench.errors import HarmbenchError
 from harmbench.runner import run
 from harmbench.store import RunFolder
@@ -221,6 +221,40 @@ def test_a_metric_that_needs_more_scans_says_so(tmp_path: Path) -> None:
     scores = run(config(metrics=["site_bacc", "fd_pooled"]), tmp_path / "out").scores
     assert set(scores["status"]) == {"skipped"}
     assert all("needs 100 test scans; there are" in reason for reason in scores["reason"])
+
+
+STUDY = """
+import numpy as np
+from harmbench.data.toy import ToyDataset
+
+
+class Study(ToyDataset):
+    def load(self, progress=None):
+        cohort = super().load(progress)
+        n = len(cohort)
+        edu = np.arange(n) % 7 + 8.0
+        edu[[3, 11, 30]] = np.nan
+        volume = np.random.default_rng(0).normal(1400, 90, n).astype(np.float32)
+        words = [f"{i % 3:02}" for i in range(n)]
+        table = cohort.participants.assign(edu=edu, volume=volume, code=words)
+        return type(cohort)(cohort.images, table, cohort.mask)
+"""
+
+
+@pytest.mark.parametrize("jobs", [None, 1])
+def test_further_columns_are_the_same_in_one_go_resumed_and_in_processes(
+    tmp_path: Path, jobs: int | None
+) -> None:
+    """Columns with gaps, of float32, and words that look like numbers."""
+    (tmp_path / "study.py").write_text(STUDY)
+    study = f"{tmp_path / 'study.py'}:Study"
+    spec = MethodSpec(name="combat", params={"covariates": ["age", "edu", "volume"]})
+    at_once = run(config(data=study, methods=[spec]), tmp_path / "at-once").scores
+    assert set(at_once["status"]) == {"ok"}
+    run(config("blur", data=study), tmp_path / "later")
+    later = run(config(data=study, methods=[spec]), tmp_path / "later", jobs=jobs).scores
+    later = later[later["label"] != "blur"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(at_once, later, check_exact=True)
 
 
 GATED = """

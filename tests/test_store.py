@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from harmbench.cohort import Cohort
+from harmbench.data.toy import ToyDataset
 from harmbench.errors import HarmbenchError
 from harmbench.files import write_json
 from harmbench.store import RunFolder, Stage
@@ -78,6 +79,18 @@ def test_two_drivers_on_one_folder_are_refused(tmp_path: Path) -> None:
         other.join()
     with RunFolder(tmp_path).lock():
         assert True, "free again"
+
+
+def test_a_cohort_that_fails_its_check_is_not_there(tmp_path: Path) -> None:
+    cohort = ToyDataset(5).load()
+
+    def check() -> None:
+        assert (tmp_path / "data/images.npy").is_file(), "after all is read"
+        raise HarmbenchError("changed")
+
+    with pytest.raises(HarmbenchError, match="changed"):
+        RunFolder(tmp_path).save_cohort(cohort, cohort.participants, check)
+    assert not RunFolder(tmp_path).has_cohort
 
 
 def test_cohort_round_trip(tmp_path: Path) -> None:

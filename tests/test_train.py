@@ -20,8 +20,10 @@ from harmbench.cli.app import app
 from harmbench.config import MethodSpec, RunConfig, resolve
 from harmbench.errors import HarmbenchError
 from harmbench.files import UNFINISHED
+from harmbench.method import Harmonizer
 from harmbench.progress import Progress
 from harmbench.runner import run
+from harmbench.shipped import Saved
 from harmbench.trainer import train
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"
@@ -208,6 +210,25 @@ def test_weights_that_do_not_fit_are_refused(
         run(asked, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert fits(plugin) == ["0"]
+
+
+def test_weights_that_change_after_their_hash_are_a_failed_row(
+    tmp_path: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [folder] = train(config(plugin), tmp_path / "w")
+    load = Saved.load
+
+    def replaced(self: Saved, method: Harmonizer) -> Harmonizer:
+        loaded = load(self, method)
+        with (self.folder / "weights.safetensors").open("ab") as file:
+            file.write(b" ")
+        return loaded
+
+    monkeypatch.setattr(Saved, "load", replaced)
+    summary = run(config(plugin, weights=[f"Shift={folder}"]), tmp_path / "out")
+    rows = summary.scores[summary.scores["label"] == "Shift"]
+    assert set(rows["status"]) == {"failed"}
+    assert all("weights.safetensors is not the file" in reason for reason in rows["reason"])
 
 
 def test_shipped_weights_are_taken_up_where_they_fit(tmp_path: Path, plugin: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from harmbench import checkpoint
 from harmbench.ambient import seeded, threads
 from harmbench.checkpoint import FILE
 from harmbench.errors import HarmbenchError
@@ -97,6 +98,23 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(tmp_path, at):
     assert torch.equal(weights(result.ema), weights(expected.ema))
     for name, values in expected.curve.items():
         np.testing.assert_array_equal(result.curve[name], values)
+
+
+def test_ctrl_c_during_the_last_save_is_heard(tmp_path, monkeypatch):
+    save = checkpoint.save_file
+
+    def with_ctrl_c(*args, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        save(*args, **options)
+
+    monkeypatch.setattr(checkpoint, "save_file", with_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), loss, batches, CONFIG, seed=0, checkpoints=tmp_path)
+    monkeypatch.undo()
+    whole, resumed = network(), network()
+    train(whole, loss, batches, CONFIG, seed=0)
+    train(resumed, loss, batches, CONFIG, seed=0, checkpoints=tmp_path)
+    assert torch.equal(weights(resumed), weights(whole))
 
 
 def test_ctrl_c_handler_is_put_back():

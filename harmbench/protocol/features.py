@@ -168,7 +168,7 @@ def _product(extractor: Extractor, name: str) -> Product:
         needs=(source,),
         make=make,
         scope=scope,
-        reads=("inception",) if extractor == "inception" else (),
+        reads=("threads", "device", *(["inception"] if extractor == "inception" else [])),
     )
 
 
