@@ -32,7 +32,7 @@ from harmbench.cohort import Cohort
 from harmbench.config import MethodSpec, RunConfig, build_dataset, build_method, require_unchanged
 from harmbench.data.splits import make_split
 from harmbench.dataset import Dataset
-from harmbench.errors import HarmbenchError
+from harmbench.errors import DISK_CLOSED, DISK_FULL, HarmbenchError
 from harmbench.files import LOCK, UNFINISHED, held, read_json, sweep, write_json
 from harmbench.fit_jobs import Job, fitted, fitted_together, help_to_fit
 from harmbench.group import from_outside, is_first
@@ -145,6 +145,8 @@ class Place:
                 # Whoever still waits with this file open finds the folder finished.
                 (self.folder / LOCK).unlink(missing_ok=True)
         except OSError as error:
+            if error.errno not in DISK_FULL | DISK_CLOSED:
+                raise  # the method's own
             raise HarmbenchError(f"--out {self.folder} cannot be written: {error}") from error
 
 

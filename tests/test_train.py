@@ -1,5 +1,6 @@
 """Training without judging, and judging with saved weights, on a toy method trained in steps."""
 
+import errno
 import importlib
 import json
 import multiprocessing
@@ -366,6 +367,22 @@ def test_a_training_that_another_has_just_finished_is_not_begun_again(
     with pytest.raises(HarmbenchError, match=f"just finished in {folder}"):
         train(config(plugin), tmp_path / "w")
     assert fits(plugin) == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "says"),
+    [
+        (errno.ENOENT, FileNotFoundError, "^.Errno 2. mine$"),
+        (errno.ENOSPC, HarmbenchError, "cannot be written"),
+    ],
+)
+def test_an_error_of_the_method_is_not_told_as_one_of_the_folder(
+    tmp_path: Path, plugin: Path, number: int, kind: type[Exception], says: str
+) -> None:
+    text = plugin.read_text()
+    plugin.write_text(text.replace("self.sites = cohort.sites", f"raise OSError({number}, 'mine')"))
+    with pytest.raises(kind, match=says):
+        train(config(plugin), tmp_path / "w")
 
 
 def test_nothing_is_overwritten(tmp_path: Path, plugin: Path) -> None:
