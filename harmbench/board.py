@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = ".jobs"
+CLAIMS = "claims"
 SECONDS_TO_SEE = 10.0
 """How long a folder that was made on one machine may take to show on another one."""
 SECONDS_BETWEEN_TRIES = 0.1
@@ -105,7 +106,7 @@ class Board:
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.root / FOLDER / "claims" / f"{key}.lock")
+        lock = FileLock(self.root / FOLDER / CLAIMS / f"{key}.lock")
         while True:
             if not self.is_open:
                 raise Closed
@@ -133,9 +134,9 @@ def opened(root: Path) -> Iterator[Board]:
     and the next driver's wait for it.
     """
     top = root / FOLDER
-    top.mkdir(parents=True, exist_ok=True)
+    (top / CLAIMS).mkdir(parents=True, exist_ok=True)
     for left in top.iterdir():
-        if left.name != "claims":
+        if left.name != CLAIMS:
             shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix="driver-", dir=top))
     folder.chmod(0o755)
@@ -144,6 +145,7 @@ def opened(root: Path) -> Iterator[Board]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # claims are left
+            (top / CLAIMS).rmdir()
             top.rmdir()
         raise
     shutil.rmtree(top, ignore_errors=True)
