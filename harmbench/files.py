@@ -57,7 +57,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of the run folder."""
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

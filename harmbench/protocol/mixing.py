@@ -132,6 +132,21 @@ class _Near(NamedTuple):
         return neighbor_probabilities(near, k, k / 3, same), columns
 
 
+class _Group(NamedTuple):
+    """Who is kept, (u,), everyone's site as a number, and the kept scans, (subjects, sites)."""
+
+    kept: NDArray[np.bool_]
+    site: NDArray[np.intp]
+    scans: Floats
+
+    @classmethod
+    def of(cls, kept: NDArray[np.bool_], sites: NDArray, who: NDArray[np.intp]) -> _Group:
+        names, site = np.unique(sites, return_inverse=True)
+        scans = np.zeros((who.max() + 1, len(names)))
+        np.add.at(scans, (who[kept], site[kept]), 1.0)
+        return cls(kept, site, scans)
+
+
 class _Mixing:
     """iLISI of people in a space, of parts of them, and under other sites."""
 
@@ -158,13 +173,15 @@ class _Mixing:
     def _of(self, cases: list[tuple[NDArray[np.bool_], NDArray]]) -> Floats:
         """Return each site's median index among some people at some sites; (cases, sites)."""
         indices = np.zeros((len(cases), len(self.people.sites)))
+        who = np.unique(self.people.subjects, return_inverse=True)[1]
+        groups = [_Group.of(kept, sites, who) for kept, sites in cases]
         for block, distances, pairs in self.space.distances():
             # Of a part of the people, the nearest in it are nearly always among these.
             near = _Near.of(np.where(pairs, distances, np.inf), NEAREST * self.k)
-            for index, (kept, sites) in zip(indices, cases, strict=True):
-                rows = np.flatnonzero(kept[block])
+            for index, group in zip(indices, groups, strict=True):
+                rows = np.flatnonzero(group.kept[block])
                 if len(rows):
-                    index[block][rows] = self._index(near, block, rows, kept, sites)
+                    index[block][rows] = self._index(near, rows, group, who[block][rows])
         return np.array(
             [
                 self._medians(index[kept], sites[kept])
@@ -172,26 +189,15 @@ class _Mixing:
             ]
         )
 
-    def _index(
-        self,
-        near: _Near,
-        block: slice,
-        rows: NDArray[np.intp],
-        kept: NDArray[np.bool_],
-        sites: NDArray,
-    ) -> Floats:
-        """Return the index of some rows of a block among those kept."""
+    def _index(self, near: _Near, rows: NDArray[np.intp], group: _Group, who: NDArray) -> Floats:
+        """Return the index of some rows of a block, which are of these subjects, in a group."""
         # Fewer neighbors among fewer people, so that they are as near as among all.
-        k = max(2, round(self.k * kept.sum() / len(kept)))
-        p, columns = near.weights(rows, kept, k, self.same)
-        names, code = np.unique(sites, return_inverse=True)
-        there = code[columns]
-        weights = [np.where(there == site, p, 0.0).sum(1) for site in range(len(names))]
-        subjects, who = np.unique(self.people.subjects, return_inverse=True)
-        scans = np.zeros((len(subjects), len(names)))
-        np.add.at(scans, (who[kept], code[kept]), 1.0)
+        k = max(2, round(self.k * group.kept.sum() / len(group.kept)))
+        p, columns = near.weights(rows, group.kept, k, self.same)
+        there = group.site[columns]
+        weights = [np.where(there == s, p, 0.0).sum(1) for s in range(group.scans.shape[1])]
         # A subject's own scans are no neighbors of it.
-        shares = scans.sum(0) - scans[who[block][rows]]
+        shares = group.scans.sum(0) - group.scans[who]
         return inverse_simpson(np.stack(weights, 1), shares / shares.sum(1, keepdims=True))
 
     @staticmethod
