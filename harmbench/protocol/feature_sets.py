@@ -58,6 +58,14 @@ def too_few(real: FeatureSet, what: str) -> str:
     return "" if n >= MIN_REAL else f"{n} {what}; at least {MIN_REAL} are needed"
 
 
+def at_reference_site(inputs: MetricInputs, extractor: str) -> tuple[FeatureSet, FeatureSet, str]:
+    """Return harmonized test images, real ones of the reference site, and why they are too few."""
+    site = inputs.reference_site
+    ours = read_set(inputs, f"features.{extractor}.test", "harmonized.test")
+    real = read_set(inputs, f"features.{extractor}.real", "raw.real", site)
+    return ours, real, too_few(real, f"real images of the reference site {site}")
+
+
 def needs(extractor: str) -> tuple[str, ...]:
     """Return what a distance of harmonized images to real ones is computed from."""
     names = (f"features.{extractor}.test", f"features.{extractor}.real")

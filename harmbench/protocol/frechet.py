@@ -26,7 +26,14 @@ from scipy import linalg
 
 from harmbench.errors import HarmbenchError
 from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
-from harmbench.protocol.feature_sets import REFERENCE_ORDER, FeatureSet, needs, read_set, too_few
+from harmbench.protocol.feature_sets import (
+    REFERENCE_ORDER,
+    FeatureSet,
+    at_reference_site,
+    needs,
+    read_set,
+    too_few,
+)
 from harmbench.stats import half_sample_orders, squared_distance_interval, subsample
 
 SPLITS = 200
@@ -171,10 +178,8 @@ def _pooled(inputs: MetricInputs, extractor: str, rng: np.random.Generator) -> M
 
 
 def _reference(inputs: MetricInputs, extractor: str, rng: np.random.Generator) -> MetricResult:
-    site = inputs.reference_site
-    ours = read_set(inputs, f"features.{extractor}.test", "harmonized.test")
-    real = read_set(inputs, f"features.{extractor}.real", "raw.real", site)
-    if reason := too_few(real, f"real images of the reference site {site}"):
+    ours, real, reason = at_reference_site(inputs, extractor)
+    if reason:
         return MetricResult.skipped(reason)
     target, oracle = float("nan"), f"oracle:features.{extractor}.test"
     if oracle in inputs:

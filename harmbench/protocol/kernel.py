@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harmbench.blocks import blocks
 from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
-from harmbench.protocol.feature_sets import REFERENCE_ORDER, FeatureSet, needs, read_set, too_few
+from harmbench.protocol.feature_sets import REFERENCE_ORDER, FeatureSet, at_reference_site, needs
 from harmbench.stats import mmd_u
 
 SUBJECTS_AT_ONCE = 1024
@@ -37,10 +37,8 @@ def polynomial_kernel(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
 
 
 def _kernel(inputs: MetricInputs, extractor: str) -> MetricResult:
-    site = inputs.reference_site
-    ours = read_set(inputs, f"features.{extractor}.test", "harmonized.test")
-    real = read_set(inputs, f"features.{extractor}.real", "raw.real", site)
-    if reason := too_few(real, f"real images of the reference site {site}"):
+    ours, real, reason = at_reference_site(inputs, extractor)
+    if reason:
         return MetricResult.skipped(reason)
     pairs = ((ours, ours), (real, real), (ours, real))
     found = mmd_u(*(_kernel_of_subjects(x, y) for x, y in pairs))
