@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +42,39 @@ class DatasetInfo:
     has_truth: bool = False
 
 
+class Note(NamedTuple):
+    """One sentence about how a data set was read; `harmbench check` and the report show it.
+
+    Attributes
+    ----------
+    text : str
+        The sentence.
+    kind : {"notes", "read", "set_aside"}
+        Whether it is worth knowing, says what was read (files, columns, units), or says what was
+        set aside and why.
+    """
+
+    text: str
+    kind: Literal["notes", "read", "set_aside"] = "notes"
+
+
+NOTE_KINDS = ("notes", "read", "set_aside")
+"""Also the keys of a run's config.json that hold these sentences."""
+
+
+def by_kind(notes: Iterable[Note]) -> dict[str, list[str]]:
+    """Return the sentences of each kind, ``"notes"``, ``"read"`` and ``"set_aside"``."""
+    kept = list(notes)
+    return {kind: [note.text for note in kept if note.kind == kind] for kind in NOTE_KINDS}
+
+
 class Dataset(ABC):
     """Base of every data set. Knobs are the constructor's keyword arguments."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     """Arguments set by the presets ``smoke``, ``standard`` and ``paper``; the user's own win."""
+    notes: Sequence[Note] = ()
+    """How the data were read; a data set that reads files fills it in `load`."""
 
     @property
     @abstractmethod

@@ -27,7 +27,7 @@ from harmbench.config import (
     require_unchanged,
 )
 from harmbench.data.splits import Split, make_split, stored_split
-from harmbench.dataset import Dataset
+from harmbench.dataset import Dataset, Note, by_kind
 from harmbench.errors import HarmbenchError
 from harmbench.execution import crew
 from harmbench.files import write_json
@@ -294,14 +294,14 @@ def store(layout: Layout) -> None:
     """
     bench = layout.bench
     folder, cohort, dataset = bench.folder, bench.cohort, bench.dataset
-    notes = [*getattr(dataset, "notes", []), *filter(None, [layout.split.reason])]
+    said = by_kind([*dataset.notes, *map(Note, filter(None, [layout.split.reason]))])
     if folder.config_file.is_file():
-        notes = folder.config["notes"]
+        said = {kind: folder.config.get(kind, []) for kind in said}
     content = {
         "identity": layout.identity,
         "run": bench.keys.config.model_dump(mode="json"),
         "dataset": asdict(dataset.info),
-        "notes": notes,
+        **said,
         "space": cohort.space,
     }
     write_json(folder.config_file, content)

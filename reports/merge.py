@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from harmbench.dataset import NOTE_KINDS
 from harmbench.errors import HarmbenchError
 from reports.results import LEVELS, Results, order_metrics, order_rows, read_results
 
@@ -265,8 +266,10 @@ def _config(names: Sequence[str], runs: Sequence[Results]) -> dict[str, Any]:
     weights = {k: v for run in reversed(settings) for k, v in run.get("weights", {}).items()}
     if weights:
         config["run"]["weights"] = weights
-    notes = [str(note) for run in runs for note in run.config.get("notes", [])]
-    config["notes"] = list(dict.fromkeys([*notes, *_notes(names, runs)]))
+    for kind in NOTE_KINDS:
+        said = [str(text) for run in runs for text in run.config.get(kind, [])]
+        config[kind] = list(dict.fromkeys(said))
+    config["notes"] += _notes(names, runs)
     return config
 
 

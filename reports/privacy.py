@@ -13,6 +13,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
+from harmbench.dataset import NOTE_KINDS
 from reports.results import Results
 
 BYTES = 6
@@ -45,8 +46,13 @@ def keep_back(results: Results, *, images: bool = True, secret: bytes | None = N
     ids = made_up_names(results.participants["participant_id"], secret)
     redact = redactor(ids)
     run = results.config["run"]
-    private = {name: results.config.get(name, {}) for name in ("dataset", "notes")}
-    config = results.config | _strings(private, redact)
+    private = {name: results.config.get(name, {}) for name in ("dataset", *NOTE_KINDS)}
+
+    def anonymous(text: str) -> str:
+        # What was set aside may belong to participants who are not in the cohort.
+        return re.sub("sub-[0-9A-Za-z]+", "a participant", redact(text))
+
+    config = results.config | _strings(private, anonymous)
     config["run"] = run | {"data": _strings(run["data"], redact)}
     told = results.scores["reason"].astype(str)
     reasons = told.map({reason: redact(reason) for reason in told.unique()})

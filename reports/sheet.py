@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from harmbench.data.confounding import Confounding, confounding
+from harmbench.dataset import NOTE_KINDS
 from reports.results import Results
 from reports.tables import NONE
 
@@ -36,8 +37,8 @@ class Sheet:
         The youngest and the oldest of all, rounded outwards to tens.
     confounding : list of (str, str, str)
         What goes together with site: its name, its number, and what that means.
-    notes : list of str
-        Reservations about data and split.
+    notes, read, set_aside : list of str
+        Reservations about data and split, what was read, and what was set aside and why.
     """
 
     summary: str
@@ -49,6 +50,8 @@ class Sheet:
     age_ends: tuple[float, float]
     confounding: list[tuple[str, str, str]]
     notes: list[str]
+    read: list[str]
+    set_aside: list[str]
 
 
 class Ages(NamedTuple):
@@ -89,7 +92,7 @@ def data_sheet(results: Results) -> Sheet:
         ages=[_quartiles(at_sites[at_sites["site"] == site]["age"]) for site in results.sites],
         age_ends=_ends(table["age"]),
         confounding=[_confounding(each) for each in confounding(at_sites)],
-        notes=[str(note) for note in results.config.get("notes", [])],
+        **{kind: [str(text) for text in results.config.get(kind, [])] for kind in NOTE_KINDS},
     )
 
 

@@ -159,6 +159,8 @@ def _config(
             "has_truth": truth,
         },
         "notes": ["These numbers are made up."],
+        "read": ["1 table of <made-up> numbers"],
+        "set_aside": ["column 'weight': not wanted"],
         "space": "slice",
     }
 

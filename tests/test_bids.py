@@ -19,6 +19,7 @@ from harmbench.cohort import Cohort
 from harmbench.data.bids import BIDSDataset
 from harmbench.data.bids_write import write_bids
 from harmbench.data.splits import make_split
+from harmbench.dataset import by_kind
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
@@ -43,6 +44,12 @@ def load(folder: Path, **knobs) -> Cohort:
     return BIDSDataset(folder, **({"size": 32} | knobs)).load()
 
 
+def texts(dataset: BIDSDataset, *kinds: str) -> list[str]:
+    """Return the sentences on how the data were read, of all kinds or of these."""
+    said = by_kind(dataset.notes)
+    return [text for kind in kinds or said for text in said[kind]]
+
+
 def test_rows_ages_sexes_and_other_columns(folder):
     cohort = load(folder)
     table = cohort.participants
@@ -61,11 +68,17 @@ def test_what_is_missing_is_noted(folder):
         table.write("sub-05\t20\tF\tsouth\tB\n")
     dataset = BIDSDataset(folder, size=32)
     assert len(dataset.load()) == 4
-    assert dataset.notes == [
-        "sub-05 left out: in participants.tsv, but without an image",
-        "age is missing for 1 of 4 scans",
-        "sex is missing for 1 of 4 scans",
-    ]
+    assert by_kind(dataset.notes) == {
+        "notes": ["age is missing for 1 of 4 scans", "sex is missing for 1 of 4 scans"],
+        "set_aside": ["sub-05: a row in participants.tsv, but no image"],
+        "read": [
+            "images *_T1w.nii[.gz]: 4 scans of 4 participants, none with a mask",
+            "participants.tsv: 4 of 5 rows",
+            "site: column 'site' of participants.tsv, 2 sites",
+            "age: column 'age' of participants.tsv, read as years, 34.5 to 89",
+            "sex: column 'sex' of participants.tsv",
+        ],
+    }
 
 
 def test_columns_can_be_named_and_ages_may_be_absent(folder):
@@ -73,7 +86,7 @@ def test_columns_can_be_named_and_ages_may_be_absent(folder):
     cohort = dataset.load()
     assert cohort.sites == ["A", "B"]
     assert np.isnan(cohort.column("age")).all()
-    assert "age is missing for 4 of 4 scans" in dataset.notes
+    assert "age is missing for 4 of 4 scans" in texts(dataset)
     (folder / "participants.tsv").write_text(TABLE.replace("age", "weight"))
     assert np.isnan(load(folder).column("age")).all()
     with pytest.raises(HarmbenchError, match=r"no column 'Age'.*--age-column"):
@@ -104,7 +117,7 @@ def test_one_of_several_images_is_chosen_by_name(folder):
     shutil.copy(first, other)
     dataset = BIDSDataset(folder, size=32)
     dataset.load()
-    assert "sub-01_T1w.nii.gz is used, sub-01_acq-low_T1w.nii.gz left out" in dataset.notes[0]
+    assert "sub-01_acq-low_T1w.nii.gz: sub-01_T1w.nii.gz is used" in texts(dataset, "set_aside")[0]
     with pytest.raises(HarmbenchError, match="with 'acq-high' in its name"):
         load(folder, contains="acq-high")
 
@@ -238,9 +251,9 @@ def test_all_problems_are_said_at_once_or_left_out(folder):
     truncated(folder)
     dataset = BIDSDataset(folder, size=32, skip_bad=True)
     assert list(dataset.load().column("participant_id")) == ["sub-03", "sub-04", "sub-06"]
-    left_out = [note for note in dataset.notes if note.startswith("left out: ")]
+    left_out = texts(dataset, "set_aside")
     assert len(left_out) == 3 and "sub-02/anat/sub-02_T1w.nii.gz: it cannot be read" in left_out[2]
-    assert str(folder.parent) not in " ".join(dataset.notes)  # they are shown in reports
+    assert str(folder.parent) not in " ".join(texts(dataset))  # they are shown in reports
 
 
 def test_what_is_left_out_must_leave_two_sites(folder):
@@ -353,7 +366,7 @@ def test_sites_that_differ_in_case_are_noted(folder):
     (folder / "participants.tsv").write_text(TABLE.replace("Male\tnorth", "Male\tNorth"))
     dataset = BIDSDataset(folder, size=32)
     assert dataset.load().sites == ["North", "north", "south"]
-    assert any("'North' and 'north' differ in spelling only" in note for note in dataset.notes)
+    assert any("'North' and 'north' differ in case" in note for note in texts(dataset))
 
 
 # ---- images as they come
@@ -376,7 +389,7 @@ def test_runs_are_ordered_by_number(folder):
         save_scan(folder, "sub-01", entity=f"run-{run}", ending=".nii")
     dataset = BIDSDataset(folder, size=32)
     dataset.load()
-    assert "sub-01_run-2_T1w.nii is used, sub-01_run-10_T1w.nii left out" in dataset.notes[0]
+    assert "sub-01_run-10_T1w.nii: sub-01_run-2_T1w.nii is used" in texts(dataset, "set_aside")[0]
 
 
 def test_slices_of_a_volume_stay_together_and_apart_in_mm(folder):
@@ -493,7 +506,7 @@ def test_names_never_lead_out_of_the_folder(folder):
         table.write("sub-\x1b[31mred\t20\tF\tsouth\tB\n")
     dataset = BIDSDataset(folder, size=32)
     assert len(dataset.load()) == 4
-    assert "sub-../../etc/passwd" in dataset.notes[0]
+    assert "sub-../../etc/passwd" in texts(dataset, "set_aside")[0]
 
 
 @pytest.mark.parametrize(
@@ -518,7 +531,7 @@ def test_images_of_any_kind_give_the_same(folder, data):
     dataset = BIDSDataset(folder, size=32)
     np.testing.assert_allclose(dataset.load().images[1], expected, atol=atol)
     said = any("NaN around the brain is read as 0 in sub-02" in note
-               for note in dataset.notes)  # fmt: skip
+               for note in texts(dataset))  # fmt: skip
     assert said == bool(np.isnan(data).any())
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from scipy.stats import chi2_contingency, f_oneway, ks_2samp
 from support import made_up_scan, save_bids_scan
 from typer.testing import CliRunner
 
+from harmbench.cli import check_page
 from harmbench.cli.app import app
+from harmbench.cli.check_text import text_of
 from harmbench.cohort import Cohort
-from harmbench.config import resolve
+from harmbench.config import build_dataset, resolve
 from harmbench.data.bids import BIDSDataset
 from harmbench.data.confounding import (
     confounding,
@@ -24,6 +27,7 @@ from harmbench.data.confounding import (
     overlap,
     overlaps,
 )
+from harmbench.data.phantom.cohort import Phantom
 from harmbench.data.problems import Problem, printable, refuse, some
 from harmbench.data.sheet import image_statistics, make_sheet, site_table
 from harmbench.errors import HarmbenchError
@@ -284,6 +288,51 @@ def test_other_kinds_of_data_have_a_sheet(tmp_path):
     assert result.exit_code == 0 and "12 of 16 x 16 pixels" in result.output
     np.savez(tmp_path / "data.npz", **content | {"age": np.full(12, 500.0)})
     assert "age '500.0'" in run(tmp_path / "data.npz").output
+
+
+@pytest.mark.parametrize(
+    ("kind", "read", "set_aside"),
+    [
+        ("bids", "site: column 'site' of participants.tsv, 2 sites", "sub-99: a row in"),
+        ("npz", "arrays of data.npz: age, extra, images", "array 'extra': it does not"),
+        ("csv", "2 features: hippocampus, amygdala", "column 'comment'"),
+        ("phantom", "a simulation, version 1", ""),
+    ],
+)
+def test_the_sheet_of_every_kind_says_what_was_read_and_set_aside(
+    folder, tmp_path, kind, read, set_aside
+):
+    columns = {
+        "participant_id": [f"p{k}" for k in range(12)],
+        "site": ["a", "b"] * 6,
+        "age": np.linspace(20, 80, 12),
+        "sex": ["F", "M", "M"] * 4,
+    }
+    if kind == "bids":
+        with (folder / "participants.tsv").open("a") as table:
+            table.write("sub-99\t20\tF\ta\n")
+    elif kind == "npz":
+        arrays = {name: np.array(values) for name, values in columns.items()}
+        images = np.random.default_rng(0).uniform(0.2, 0.9, (12, 16, 16))
+        np.savez(tmp_path / "data.npz", **arrays, images=images, extra=np.zeros(5))
+    elif kind == "csv":
+        features = {"hippocampus": np.arange(12) ** 2, "amygdala": 2.5 * np.arange(12)}
+        content = pd.DataFrame(columns | features | {"comment": "none given"})
+        content.to_csv(tmp_path / "data.csv", index=False)
+    data = {"bids": folder, "phantom": "phantom"}.get(kind, tmp_path / f"data.{kind}")
+    config = resolve(data=str(data), preset="smoke")
+    dataset = Phantom(n=24, size=32) if kind == "phantom" else build_dataset(config)
+    sheet = make_sheet(dataset)
+    shown = "\n".join(text_of(sheet, "", []))
+    page = check_page.page(sheet, "", [])
+    for title, said, sentences in (
+        ("Read", read, sheet.read),
+        ("Set aside", set_aside, sheet.set_aside),
+    ):
+        assert bool(said) == (f"\n{title}\n---" in shown) == (f"<h2>{title}</h2>" in page)
+        assert said in "\n".join(sentences)
+        assert said in " ".join(shown.split())
+        assert said in unescape(page)
 
 
 # ---- problems

@@ -225,6 +225,13 @@ def test_what_may_differ_is_noted(parts: list[Path]) -> None:
     assert "The runs differ in threads: 1 in combat, 4 in ddae." in notes
 
 
+def test_what_was_read_is_merged_once(parts: list[Path]) -> None:
+    edit(parts[1] / "config.json", lambda c: c | {"read": [*c["read"], "2 more"]})
+    config = read_merged(parts).config
+    assert config["read"] == ["1 table of <made-up> numbers", "2 more"]
+    assert config["set_aside"] == ["column 'weight': not wanted"]
+
+
 def test_names_tell_folders_apart() -> None:
     assert folder_names([Path("/a/x"), Path("/a/y")]) == ["x", "y"]
     assert folder_names([Path("/a/x/run"), Path("/a/y/run")]) == ["x/run", "y/run"]

@@ -10,6 +10,7 @@ import pytest
 from support import make_run_folder
 
 import reports
+from harmbench.dataset import NOTE_KINDS
 from harmbench.files import read_json, write_json
 from reports import figures
 from reports.drawing import NoFigure
@@ -27,6 +28,7 @@ def private_run(root: Path) -> Path:
                              failing=("combat",))  # fmt: skip
     config = read_json(folder / "config.json")
     config["notes"] = ["sub-004 moved a lot; participant 7 too"]
+    config["set_aside"] = ["sub-099 and sub-002: a row in participants.tsv, but no image"]
     config["run"]["data"]["params"] = {"path": "/data/sub-002.npz"}
     write_json(folder / "config.json", config)
     scores = pd.read_csv(folder / "scores.csv")
@@ -122,7 +124,7 @@ def test_ids_are_found_in_sentences(text: str, expected: str) -> None:
 
 def test_texts_keep_no_id(tmp_path: Path) -> None:
     results = hidden(private_run(tmp_path))
-    assert not any("sub-0" in note for note in results.config["notes"])
+    assert not any("sub-0" in text for kind in NOTE_KINDS for text in results.config[kind])
     assert not results.scores["reason"].str.contains("sub-0").any()
     assert "sub-002" not in str(results.config["run"]["data"])
     assert results.images_allowed is False and read_results(tmp_path).images_allowed is True

@@ -191,6 +191,15 @@ def test_markdown_names_only_figures_that_exist(run: Path) -> None:
     assert "For research; not for diagnosis." in text
 
 
+def test_what_was_read_and_set_aside_is_shown(run: Path) -> None:
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<h3>Read</h3>" in page and "<h3>Set aside</h3>" in page
+    assert "1 table of &lt;made-up&gt; numbers" in page
+    text = (run / "report.md").read_text(encoding="utf-8")
+    assert "\nRead:\n\n- 1 table of " in text
+    assert "\nSet aside:\n\n- column 'weight': not wanted\n" in text
+
+
 def test_labels_and_reasons_are_escaped(tmp_path: Path) -> None:
     folder = make_run_folder(
         tmp_path, methods=(EVIL, "bro|ken_$x$"), failing=("bro|ken_$x$",), images=False

@@ -12,6 +12,7 @@ from harmbench.config import resolve
 from harmbench.data.sheet import make_sheet
 from harmbench.data.tables import TableDataset
 from harmbench.errors import HarmbenchError
+from harmbench.files import read_json
 from harmbench.runner import run
 
 
@@ -100,6 +101,9 @@ def test_a_run_from_the_file_to_the_scores(tmp_path):
         data=str(path), methods=["combat"], metrics=metrics.split(), preset="smoke", threads=1
     )
     scores = run(config, out).scores
+    kept = read_json(out / "config.json")
+    assert kept["read"][0].startswith("7 features: region 0, region 1")
+    assert kept["set_aside"] == ["column 'scanner': not numbers"]
     scores = scores[scores["group"] == "all"].set_index(["label", "metric"])
     value = scores["value"]
     assert value["combat", "distance_pcc"] > 0.9 > value["shuffle", "distance_pcc"]

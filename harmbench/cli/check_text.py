@@ -24,6 +24,11 @@ def text_of(sheet: DataSheet, verdict: str, outlook: list[str]) -> Iterator[str]
         yield from _wrapped(str(problem), f"{number:>3}. ")
     for note in sheet.notes:
         yield from _wrapped(note, "  - ")
+    for title, sentences in (("Read", sheet.read), ("Set aside", sheet.set_aside)):
+        if sentences:
+            yield from _titled(title)
+        for sentence in sentences:
+            yield from _wrapped(sentence, "- ")
     if sheet.facts:
         yield from _titled("Data")
         yield tabulate(sheet.facts, tablefmt="plain")

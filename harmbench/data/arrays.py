@@ -25,7 +25,7 @@ from harmbench.data.preprocess import (
     scale,
     threshold_of,
 )
-from harmbench.dataset import Dataset, DatasetInfo
+from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
@@ -83,9 +83,14 @@ class ArrayDataset(Dataset):
         """Read the archive; rows keep its order."""
         arrays = _read(self.path)
         try:
-            return cohort_from(arrays)
+            cohort = cohort_from(arrays)
         except HarmbenchError as error:
             raise HarmbenchError(f"{self.path}: {error}") from error
+        aside = sorted(set(arrays) - set(cohort.participants) - {"images", "mask", PREPROCESSED})
+        self.notes = [Note(f"arrays of {self.path.name}: {', '.join(sorted(arrays))}", "read")]
+        said = "array '{}': it does not hold one number or text for each image"
+        self.notes += [Note(said.format(name), "set_aside") for name in aside]
+        return cohort
 
 
 def cohort_from(arrays: Mapping[str, NDArray]) -> Cohort:

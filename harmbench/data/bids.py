@@ -31,7 +31,7 @@ from harmbench.data.bids_tables import participants_file, scan_rows, side_tables
 from harmbench.data.covariates import Columns, clean, missing_notes
 from harmbench.data.preprocess import VERSION, Prepared, PreprocessConfig
 from harmbench.data.problems import Problem, ScanName, refuse
-from harmbench.dataset import Dataset, DatasetInfo
+from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
@@ -53,7 +53,7 @@ class Index(NamedTuple):
     scans: list[Scan]
     table: pd.DataFrame
     problems: list[Problem]
-    notes: list[str]
+    notes: list[Note]
 
 
 class Survey(NamedTuple):
@@ -67,14 +67,14 @@ class Survey(NamedTuple):
         What each image file holds that could be read and used.
     problems : list of Problem
         Everything that is wrong.
-    notes : list of str
-        What is used although it is worth knowing.
+    notes : list of Note
+        What was read, what was set aside, and what else is worth knowing.
     """
 
     cohort: Cohort | None
     facts: list[tuple[ScanName, ImageFacts]]
     problems: list[Problem]
-    notes: list[str]
+    notes: list[Note]
 
 
 class BIDSDataset(Dataset):
@@ -116,8 +116,8 @@ class BIDSDataset(Dataset):
 
     Attributes
     ----------
-    notes : list of str
-        What was left out and what is missing; filled by `load`.
+    notes : list of Note
+        What was read, what was set aside, and what is missing; filled by `load`.
 
     Raises
     ------
@@ -157,7 +157,7 @@ class BIDSDataset(Dataset):
         self.skip_bad = skip_bad
         self.contains = contains
         self.follow_links = follow_links
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self._left_out: set[ScanName | None] = set()
         self._affines: dict[RowKey, NDArray[np.float64]] = {}
 
@@ -218,7 +218,7 @@ class BIDSDataset(Dataset):
         refuse([p for p in survey.problems if p.scan is None] if self.skip_bad else survey.problems)
         self._left_out = {problem.scan for problem in bad}
         assert survey.cohort is not None, "nothing usable is a problem of the whole"
-        self.notes = survey.notes + [f"left out: {problem}" for problem in bad]
+        self.notes = survey.notes + [Note(str(problem), "set_aside") for problem in bad]
         return survey.cohort
 
     def survey(self, progress: Progress | None = None) -> Survey:

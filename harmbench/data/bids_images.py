@@ -15,6 +15,7 @@ from harmbench.data.bids_layout import Scan
 from harmbench.data.nifti import READ_ERRORS, open_image, read_values, times
 from harmbench.data.preprocess import Prepared, PreprocessConfig, prepare
 from harmbench.data.problems import ScanName, some
+from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 
 OBLIQUE = 5.0
@@ -117,14 +118,14 @@ def describe(image: SpatialImage, data: np.ndarray) -> ImageFacts:
     )
 
 
-def image_notes(facts: Sequence[tuple[ScanName, ImageFacts]]) -> Iterator[str]:
+def image_notes(facts: Sequence[tuple[ScanName, ImageFacts]]) -> Iterator[Note]:
     """Yield what is worth knowing of the files that were used."""
     holed = [" ".join(filter(None, name)) for name, fact in facts if fact.holes]
     if holed:
-        yield f"NaN around the brain is read as 0 in {some(holed)}"
+        yield Note(f"NaN around the brain is read as 0 in {some(holed)}")
     lost = [" ".join(filter(None, name)) for name, fact in facts if not fact.located]
     if lost:
-        yield (
+        yield Note(
             f"the headers of {some(lost)} do not say where left and right, front and back are; "
             "look at the thumbnails of `harmbench check --html`"
         )

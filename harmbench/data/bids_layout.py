@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harmbench.data.problems import ScanName, printable, some
+from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 from harmbench.foreign import parse_json
 
@@ -82,8 +83,8 @@ def read_object(file: Path) -> dict[str, Any]:
     return said
 
 
-def find_scans(root: Path, suffix: str, contains: str = "") -> tuple[list[Scan], list[str]]:
-    """Find one image per participant and session, in order, and say which were passed over.
+def find_scans(root: Path, suffix: str, contains: str = "") -> tuple[list[Scan], list[Note]]:
+    """Find one image per participant and session, in order, and say which were set aside.
 
     Of several runs the first by number is taken.
 
@@ -109,14 +110,19 @@ def find_scans(root: Path, suffix: str, contains: str = "") -> tuple[list[Scan],
     if not found:
         raise HarmbenchError(_no_image(root, suffix, contains))
     scans: list[Scan] = []
-    notes: list[str] = []
+    notes: list[Note] = []
     for (person, visit), files in sorted(found.items()):
         files.sort(key=lambda file: _natural(file.name))
         scans.append(Scan(person, visit, files[0], _mask_of(root, files[0])))
         if len(files) > 1:
             others = some(file.name for file in files[1:])
-            notes.append(f"{files[0].name} is used, {others} left out; `contains` chooses")
-    return scans, notes
+            said = f"{others}: {files[0].name} is used instead; `contains` chooses"
+            notes.append(Note(said, "set_aside"))
+    masks = sum(scan.mask is not None for scan in scans)
+    found_masks = f"{masks} of them with a mask" if masks else "none with a mask"
+    people = len({scan.participant_id for scan in scans})
+    read = f"images *_{suffix}.nii[.gz]: {len(scans)} scans of {people} participants, {found_masks}"
+    return scans, [Note(read, "read"), *notes]
 
 
 def _images(root: Path, suffix: str, contains: str) -> dict[ScanName, list[Path]]:

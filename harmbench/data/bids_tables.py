@@ -11,6 +11,7 @@ import pandas as pd
 from harmbench.data import participants
 from harmbench.data.bids_layout import Scan, home
 from harmbench.data.problems import Problem, ScanName, some
+from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 
 
@@ -24,7 +25,7 @@ class Rows(NamedTuple):
     table: pd.DataFrame
     sources: list[dict[str, str]]
     problems: list[Problem]
-    notes: list[str]
+    notes: list[Note]
 
 
 class _Row(NamedTuple):
@@ -85,9 +86,12 @@ def scan_rows(root: Path, scans: list[Scan]) -> Rows:
         found.append(values | identity)
         rows.scans.append(scan)
         rows.sources.append(sources)
+    said = f"{file.name}: {len(used)} of {len(people)} rows"
+    rows.notes.append(Note(said, "read"))
     absent = [" ".join(filter(None, key)) for key in people if key not in used and key not in twice]
     if absent:
-        rows.notes.append(f"{some(absent)} left out: in {file.name}, but without an image")
+        said = f"{some(absent)}: a row in {file.name}, but no image"
+        rows.notes.append(Note(said, "set_aside"))
     return rows._replace(table=pd.DataFrame(found))
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from harmbench.data import participants
 from harmbench.data.problems import Problem, some
+from harmbench.dataset import Note
 
 ALIASES = {
     "site": ("site", "center", "centre", "scanner", "hospital", "institution", "location"),
@@ -42,7 +43,7 @@ class Clean(NamedTuple):
 
     table: pd.DataFrame
     problems: list[Problem]
-    notes: list[str]
+    notes: list[Note]
 
 
 def clean(
@@ -73,6 +74,9 @@ def clean(
     for row in site.index[site.isna()] if columns.site in table else ():
         reader.fault(row, columns.site, participants.NO_SITE)
     reader.look_alikes(site)
+    reader.say("site", f"{site.nunique()} sites")
+    reader.say("age", f"read as years, {age.min():g} to {age.max():g}" if age.any() else "")
+    reader.say("sex", "")
     return Clean(reader.table.assign(site=site, age=age, sex=sex), reader.problems, reader.notes)
 
 
@@ -91,7 +95,16 @@ class _Reader:
         self.columns = columns
         self.place = place
         self.problems: list[Problem] = []
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
+
+    def say(self, kind: str, how: str) -> None:
+        """Note which column of which tables was read, and how."""
+        name = getattr(self.columns, kind)
+        if name in self.table:
+            files = {source[name].partition(",")[0] for source in self.sources if name in source}
+            where = some(sorted(files), 3) or self.place
+            said = f"{kind}: column '{name}' of {where}"
+            self.notes.append(Note(f"{said}, {how}" if how else said, "read"))
 
     def column(self, kind: str) -> pd.Series:
         """Return a column as text; NaN where it is missing or there is no such column."""
@@ -164,14 +177,15 @@ class _Reader:
         for names in spelled.values():
             if len(names) > 1:
                 listed = " and ".join(f"'{name}'" for name in sorted(names))
-                self.notes.append(f"sites {listed} differ in spelling only, yet count as two")
+                said = f"sites {listed} differ in case or spaces only, but count as different sites"
+                self.notes.append(Note(said))
 
 
-def missing_notes(table: pd.DataFrame) -> list[str]:
+def missing_notes(table: pd.DataFrame) -> list[Note]:
     """Say for how many scans age or sex is missing."""
     counts = {name: int(table[name].isna().sum()) for name in ("age", "sex")}
     return [
-        f"{name} is missing for {missing} of {len(table)} scans"
+        Note(f"{name} is missing for {missing} of {len(table)} scans")
         for name, missing in counts.items()
         if missing
     ]

@@ -16,7 +16,7 @@ from harmbench.data.bids_images import ImageFacts
 from harmbench.data.confounding import Confounding, confounding, eta_squared
 from harmbench.data.problems import Problem, ScanName, some
 from harmbench.data.splits import PARTS, Split, make_split
-from harmbench.dataset import Dataset
+from harmbench.dataset import Dataset, Note, by_kind
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
@@ -36,8 +36,8 @@ class DataSheet:
         Its name.
     problems : list of Problem
         All that keeps a run from starting.
-    notes : list of str
-        What is worth knowing.
+    notes, read, set_aside : list of str
+        What is worth knowing, what was read, and what was set aside and why.
     facts : list of (str, str)
         Of the whole cohort.
     sites, images, files : DataFrame
@@ -54,7 +54,9 @@ class DataSheet:
 
     label: str
     problems: list[Problem]
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+    set_aside: list[str] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
     sites: pd.DataFrame = field(default_factory=pd.DataFrame)
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -84,7 +86,7 @@ def survey(dataset: Dataset, progress: Progress | None = None) -> Survey:
         cohort = dataset.load(progress)
     except HarmbenchError as error:
         return Survey(None, [], [Problem(dataset.info.label, str(error))], [])
-    return Survey(cohort, [], [], list(getattr(dataset, "notes", [])))
+    return Survey(cohort, [], [], list(dataset.notes))
 
 
 def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None = None) -> DataSheet:
@@ -104,7 +106,7 @@ def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None =
         found.problems.append(Problem("dataset_description.json", str(error)))
         label = "data"
     if found.cohort is None:
-        return DataSheet(label, found.problems, found.notes)
+        return DataSheet(label, found.problems, *by_kind(found.notes).values())
     cohort = found.cohort
     split, notes, problems = None, list(found.notes), list(found.problems)
     if not any(problem.scan is None for problem in problems):
@@ -112,15 +114,15 @@ def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None =
             split = make_split(cohort, data_seed)
         except HarmbenchError as error:
             problems.append(Problem(label, str(error)))
-    notes += _odd_scans(cohort) + _same_images(cohort)
+    notes += map(Note, _odd_scans(cohort) + _same_images(cohort))
     if split is not None and split.reason:
-        notes.append(f"two-fold cross-fitting: {split.reason}")
+        notes.append(Note(f"two-fold cross-fitting: {split.reason}"))
     table = cohort.participants
     images = image_statistics(cohort)
     return DataSheet(
-        label=label,
-        problems=problems,
-        notes=notes,
+        label,
+        problems,
+        *by_kind(notes).values(),
         facts=_facts(cohort, split),
         sites=site_table(table),
         images=images.groupby("site").agg(["mean", "std"]),

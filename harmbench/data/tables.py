@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
 from harmbench.data import participants
-from harmbench.dataset import Dataset, DatasetInfo
+from harmbench.data.problems import some
+from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
 VERSION = 1
+MOST_NAMED = 100
+"""Features that the data sheet names."""
 NAMES = ("participant_id", "session_id", "slice", "site", "age", "sex")
 
 
@@ -85,6 +88,9 @@ class TableDataset(Dataset):
         features, rest = _features(others, lines)
         table = pd.concat([known, rest], axis=1).reset_index(drop=True)
         images = _standardized(features)
+        names = some(map(str, features), MOST_NAMED)
+        self.notes = [Note(f"{features.shape[1]} features: {names}", "read")]
+        self.notes += [Note(f"column '{name}': not numbers", "set_aside") for name in rest]
         return Cohort(images, table, np.ones(images.shape, bool), "table")
 
     def _known(self, text: pd.DataFrame, lines: pd.Series) -> pd.DataFrame:

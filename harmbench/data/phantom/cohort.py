@@ -22,7 +22,7 @@ from harmbench.data.phantom.render import Effect, render
 from harmbench.data.phantom.scanner import REFERENCE_SITE, Scanner, draw_scanner
 from harmbench.data.phantom.subjects import SITE_SHARES, Subjects, demography, draw_subjects
 from harmbench.data.phantom.template import template
-from harmbench.dataset import Dataset, DatasetInfo
+from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.progress import Progress
 from harmbench.seeding import seed_from
@@ -80,6 +80,8 @@ class Phantom(Dataset):
         "standard": {},
         "paper": {"n": 4120, "size": 128},
     }
+
+    notes = (Note(f"a simulation, version {PHANTOM_VERSION}; no file of data is read", "read"),)
 
     def __init__(
         self,
