@@ -58,14 +58,22 @@ class Note(NamedTuple):
     kind: Literal["notes", "read", "set_aside"] = "notes"
 
 
-NOTE_KINDS = ("notes", "read", "set_aside")
+class Sentences(NamedTuple):
+    """The texts of notes by their kind."""
+
+    notes: list[str]
+    read: list[str]
+    set_aside: list[str]
+
+
+NOTE_KINDS = Sentences._fields
 """Also the keys of a run's config.json that hold these sentences."""
 
 
-def by_kind(notes: Iterable[Note]) -> dict[str, list[str]]:
-    """Return the sentences of each kind, ``"notes"``, ``"read"`` and ``"set_aside"``."""
+def by_kind(notes: Iterable[Note]) -> Sentences:
+    """Return the texts of each kind of note, in their order."""
     kept = list(notes)
-    return {kind: [note.text for note in kept if note.kind == kind] for kind in NOTE_KINDS}
+    return Sentences(*([note.text for note in kept if note.kind == kind] for kind in NOTE_KINDS))
 
 
 class Dataset(ABC):

@@ -294,7 +294,8 @@ def store(layout: Layout) -> None:
     """
     bench = layout.bench
     folder, cohort, dataset = bench.folder, bench.cohort, bench.dataset
-    said = by_kind([*dataset.notes, *map(Note, filter(None, [layout.split.reason]))])
+    notes = [*dataset.notes, *map(Note, filter(None, [layout.split.reason]))]
+    said = by_kind(notes)._asdict()
     if folder.config_file.is_file():
         said = {kind: folder.config.get(kind, []) for kind in said}
     content = {

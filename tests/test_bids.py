@@ -46,7 +46,7 @@ def load(folder: Path, **knobs) -> Cohort:
 
 def texts(dataset: BIDSDataset, *kinds: str) -> list[str]:
     """Return the sentences on how the data were read, of all kinds or of these."""
-    said = by_kind(dataset.notes)
+    said = by_kind(dataset.notes)._asdict()
     return [text for kind in kinds or said for text in said[kind]]
 
 
@@ -68,7 +68,7 @@ def test_what_is_missing_is_noted(folder):
         table.write("sub-05\t20\tF\tsouth\tB\n")
     dataset = BIDSDataset(folder, size=32)
     assert len(dataset.load()) == 4
-    assert by_kind(dataset.notes) == {
+    assert by_kind(dataset.notes)._asdict() == {
         "notes": ["age is missing for 1 of 4 scans", "sex is missing for 1 of 4 scans"],
         "set_aside": ["sub-05: a row in participants.tsv, but no image"],
         "read": [

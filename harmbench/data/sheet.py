@@ -106,7 +106,7 @@ def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None =
         found.problems.append(Problem("dataset_description.json", str(error)))
         label = "data"
     if found.cohort is None:
-        return DataSheet(label, found.problems, *by_kind(found.notes).values())
+        return DataSheet(label, found.problems, *by_kind(found.notes))
     cohort = found.cohort
     split, notes, problems = None, list(found.notes), list(found.problems)
     if not any(problem.scan is None for problem in problems):
@@ -122,7 +122,7 @@ def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None =
     return DataSheet(
         label,
         problems,
-        *by_kind(notes).values(),
+        *by_kind(notes),
         facts=_facts(cohort, split),
         sites=site_table(table),
         images=images.groupby("site").agg(["mean", "std"]),
