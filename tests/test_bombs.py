@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 
 from harmbench.config import resolve
-from harmbench.data.participants import read_sexes, read_table
+from harmbench.data.participants import read_sexes
+from harmbench.data.table_files import read_table
 from harmbench.errors import HarmbenchError
 from harmbench.study import read_study
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,64 +7,6 @@ import pytest
 from harmbench.data import participants
 from harmbench.data.covariates import Columns, clean
 from harmbench.errors import HarmbenchError
-
-
-def read(tmp_path: Path, content: str | bytes, name: str = "participants.tsv") -> pd.DataFrame:
-    file = tmp_path / name
-    file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return participants.read_table(file)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "participant_id\tage\tsite\n01\t20\tA, B\n",
-        "\ufeffparticipant_id \t age\tsite\r\n01\t20\t A, B \r\n\r\n",
-        'participant_id,age,site\n01,20,"A, B"\n',
-        '"participant_id";"age";"site"\r"01";"20";"A, B"\r',
-        '\n\nparticipant_id\tage\tsite\n\n01\t20\t"A, B"',
-    ],
-    ids=["tsv", "BOM and spaces", "csv", "semicolons", "blank lines"],
-)
-def test_tables_of_any_dialect_are_the_same(tmp_path, text):
-    table = read(tmp_path, text)
-    assert list(table) == ["participant_id", "age", "site"]
-    assert table.to_numpy().tolist() == [["01", "20", "A, B"]]
-
-
-def test_empty_fields_at_the_end_of_lines_are_nothing(tmp_path):
-    assert read(tmp_path, "participant_id\tage\n01\t20\t\t\n").to_numpy().tolist() == [["01", "20"]]
-
-
-def test_the_index_is_the_line(tmp_path):
-    table = read(tmp_path, "participant_id\tage\n01\t20\n\n02\t30\n")
-    assert list(table.index) == [2, 4]
-
-
-@pytest.mark.parametrize("text", ["n/a", "N/A", "-", "", "-9999", "-9999.0", "NaN", "NULL", " . "])
-def test_all_spellings_of_missing(tmp_path, text):
-    table = read(tmp_path, f"participant_id\tage\n01\t{text}\n02\t30\n")
-    assert pd.isna(table.loc[2, "age"]) and table.loc[3, "age"] == "30"
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ("", "is empty"),
-        (";\n", "is empty"),
-        ("participant_id\tage\n", "no rows"),
-        ("participant_id\tage\tage\n1\t2\t3\n", "two columns called age"),
-        ("participant_id\tage\n1\t2\t3\n", ", line 2 has 3 fields, the header 2"),
-        ('a\tb\n1\t"x\n2\ty\n', "is not a line of a table .*quotes"),
-        ("id,sex (1=m, 2=f),age\n1,2,30\n", ", line 2 has 3 fields, the header 4"),
-        (b"participant_id\tage\n1\tM\xfcller\n", "not UTF-8"),
-        ("participant_id\tage\n1\t2\n".encode("utf-16"), "not UTF-8"),
-        (b"participant_id\tage\n\0\0\0", "zero bytes"),
-    ],
-)
-def test_tables_that_cannot_be_read_say_why(tmp_path, content, sentence):
-    with pytest.raises(HarmbenchError, match=f"participants.tsv.*{sentence}"):
-        read(tmp_path, content)
 
 
 def test_ages():
@@ -102,14 +42,6 @@ def test_codes_from_levels_and_names():
     assert participants.codes_from_name("SEX_ID (1=m, 2=f)") == "1=M,2=F"
     assert participants.codes_from_name("sex (0:female, 1:male)") == "0=F,1=M"
     assert participants.codes_from_name("sex") == ""
-
-
-def test_second_headers():
-    table = pd.DataFrame({"participant_id": ["id", "x1", "x2"], "age": ["years", "20", "30"]})
-    assert "'years' stands in the column of numbers 'age'" in participants.second_header(table)
-    assert "'Age'" in participants.second_header(table.assign(age=["Age", "x", "y"]))
-    assert participants.second_header(table.iloc[1:]) == ""
-    assert participants.second_header(table.assign(age=["a", "b", "c"])) == ""
 
 
 def test_faults_name_the_file_and_line_of_the_value():

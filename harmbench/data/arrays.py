@@ -25,6 +25,7 @@ from harmbench.data.preprocess import (
     scale,
     threshold_of,
 )
+from harmbench.data.table_files import MISSING
 from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
@@ -239,4 +240,4 @@ def _whole(numbers: pd.Series) -> pd.Series:
 def _text(column: pd.Series) -> pd.Series:
     """Return a column as text, missing values as NaN; exact for numbers."""
     text = column.astype(str).str.strip().astype(object)
-    return text.mask(text.str.lower().isin(participants.MISSING))
+    return text.mask(text.str.lower().isin(MISSING))

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harmbench.data import participants
 from harmbench.data.bids_layout import Scan, home
 from harmbench.data.problems import Problem, ScanName, some
+from harmbench.data.table_files import read_table, second_header
 from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 
@@ -97,14 +97,14 @@ def scan_rows(root: Path, scans: list[Scan]) -> Rows:
 
 def _people(file: Path, scanned: set[str]) -> tuple[dict[ScanName, _Row], dict[ScanName, str]]:
     """Return the rows by participant and session, and a sentence for each of those named twice."""
-    table = participants.read_table(file)
+    table = read_table(file)
     if "participant_id" not in table:
         raise HarmbenchError(
             f"{file.name} has no column participant_id; it has {', '.join(table)}: rename the one "
             "that holds the names of the sub-* folders"
         )
     names = _prefixed(table["participant_id"], "sub-")
-    reason = participants.second_header(table)
+    reason = second_header(table)
     if reason and names.iloc[0] not in scanned:
         raise HarmbenchError(
             f"{file.name}, line {table.index[0]} looks like a second header ({reason}); delete "
@@ -170,7 +170,7 @@ def _joined(
 
 def _side_row(file: Path, column: str, scan: Scan) -> _Row:
     """Return the row of sessions.tsv or scans.tsv that is the scan's, or an empty one."""
-    table = participants.read_table(file)
+    table = read_table(file)
     if column not in table:
         raise HarmbenchError(f"{file.name} has no column {column}; it has {', '.join(table)}")
     if column == "session_id":

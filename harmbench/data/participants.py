@@ -1,31 +1,20 @@
-"""The participants table of files, made clean: text first, then ages, sexes and sites."""
+"""Ages, sexes and sites from the text that a table holds."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from harmbench.data.table_files import MISSING, number
 from harmbench.errors import HarmbenchError
-from harmbench.foreign import mebibytes
 
-MISSING = frozenset(
-    {"", "n/a", "na", "nan", "none", "null", "unknown", "n.a.", "-", "--", ".", "?"}
-    | {sign + digits for sign in ("-999", "-9999") for digits in ("", ".0")}
-)
 SEXES = {"f": "F", "female": "F", "woman": "F", "w": "F", "m": "M", "male": "M", "man": "M"}
 OTHER_SEXES = frozenset({"o", "other"})
 OLDEST = 120.0
-MOST_BYTES = 2**30
-MOST_COLUMNS = 2**17
-"""Of any table, one of features included; each of its cells becomes a text of some 60 bytes."""
 
 
 class Parsed(NamedTuple):
@@ -33,116 +22,6 @@ class Parsed(NamedTuple):
 
     values: pd.Series
     faults: dict[int, str]
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table as stripped text, missing values as NaN; the index is the line in the file.
-
-    The columns are separated by tabs, commas or semicolons, whichever the first line holds; fields
-    may be quoted; a byte-order mark and blank lines are passed over.
-
-    Raises
-    ------
-    HarmbenchError
-        Where it is no UTF-8 text, its lines differ in length, two columns have one name, or there
-        are no rows.
-    """
-    text = _decoded(path)
-    first = text.lstrip("\n").split("\n", 1)[0]
-    separator = "\t" if "\t" in first else ";" if ";" in first and "," not in first else ","
-    (_, header), *lines = _lines(path.name, text, separator)
-    names = [name or f"unnamed_{place}" for place, name in enumerate(header, 1)]
-    if len(names) > MOST_COLUMNS:
-        raise HarmbenchError(
-            f"{path.name} has {len(names):,} columns; at most {MOST_COLUMNS:,} are read"
-        )
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        raise HarmbenchError(
-            f"{path.name} has two columns called {', '.join(twice)}; each needs a name of its own"
-        )
-    if not lines:
-        raise HarmbenchError(f"{path.name} has no rows below its header")
-    return pd.DataFrame(
-        [[np.nan if field.lower() in MISSING else field for field in row] for _, row in lines],
-        index=[line for line, _ in lines],
-        columns=names,
-        dtype=object,
-    )
-
-
-def _lines(name: str, text: str, separator: str) -> list[tuple[int, list[str]]]:
-    """Return the stripped fields of every line that is not blank, and its number in the file.
-
-    Raises
-    ------
-    HarmbenchError
-        For a line with more or fewer fields than the first, whose values may stand in the wrong
-        columns, and for a quote that is not closed.
-    """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    lines: list[tuple[int, list[str]]] = []
-    try:
-        for row in reader:
-            fields = [field.strip() for field in row]
-            if any(fields):
-                lines.append((reader.line_num, fields))
-    except csv.Error as error:
-        raise HarmbenchError(
-            f"{name}, line {reader.line_num} is not a line of a table ({error}); mend its quotes"
-        ) from error
-    if not lines:
-        raise HarmbenchError(f"{name} is empty; it must have a header and a row for each scan")
-    width = len(lines[0][1])
-    for line, fields in lines[1:]:
-        while len(fields) > width and not fields[-1]:
-            fields.pop()
-        if len(fields) != width:
-            raise HarmbenchError(
-                f"{name}, line {line} has {len(fields)} fields, the header {width}; mend the line, "
-                f"or put quotes around what holds a {_NAMES[separator]}"
-            )
-    return lines
-
-
-_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon"}
-
-
-def _decoded(path: Path) -> str:
-    try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise HarmbenchError(f"{path.name} takes {mebibytes(size)}; no table is so large")
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise HarmbenchError(f"{path.name} cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise HarmbenchError(
-            f"{path.name} is not UTF-8 text ({error}); save it again as UTF-8"
-        ) from error
-    if "\0" in text:
-        raise HarmbenchError(f"{path.name} is not UTF-8 text (it holds zero bytes); save it again")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if not text.strip():
-        raise HarmbenchError(f"{path.name} is empty")
-    return text
-
-
-def second_header(table: pd.DataFrame) -> str:
-    """Say why the first row looks like a second header; ``""`` where it does not.
-
-    It does where a cell repeats its column's name, or is text in a column of numbers.
-    """
-    first = table.iloc[0]
-    for name, cell in first.items():
-        if isinstance(cell, str) and cell.casefold() == str(name).casefold():
-            return f"it repeats the column name '{cell}'"
-    for name, cell in first.items():
-        if isinstance(cell, str) and np.isnan(_number(cell)):
-            rest = [other for other in table[name].tolist()[1:] if isinstance(other, str)]
-            if rest and not any(np.isnan(_number(other)) for other in rest):
-                return f"'{cell}' stands in the column of numbers '{name}'"
-    return ""
 
 
 def parse_ages(text: pd.Series, where: pd.Series) -> pd.Series:
@@ -163,7 +42,7 @@ def parse_ages(text: pd.Series, where: pd.Series) -> pd.Series:
 
 def read_ages(text: pd.Series) -> Parsed:
     """Return ages in years as `parse_ages` does, and the faults of rows instead of an error."""
-    ages = text.map(_number).astype(float)
+    ages = text.map(number).astype(float)
     bad = (text.notna() & ages.isna()) | (ages < 0) | (ages > OLDEST) | np.isinf(ages)
     faults = {}
     for row in text.index[bad]:
@@ -173,17 +52,6 @@ def read_ages(text: pd.Series) -> Parsed:
             "write n/a where it is missing"
         )
     return Parsed(ages.mask(bad), faults)
-
-
-def _number(text: object) -> float:
-    """Return the nearest float, NaN for no number (`pandas.to_numeric` is off in the last bit)."""
-    plain = str(text).removesuffix("+").removeprefix(">").strip()
-    if "_" in plain:  # Python reads 3_4 as 34
-        return np.nan
-    try:
-        return float(plain)
-    except ValueError:
-        return np.nan
 
 
 def parse_sexes(text: pd.Series, where: pd.Series) -> pd.Series:

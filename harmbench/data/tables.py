@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harmbench.cohort import Cohort
 from harmbench.data import participants
 from harmbench.data.problems import some
+from harmbench.data.table_files import read_table
 from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
@@ -80,7 +81,7 @@ class TableDataset(Dataset):
         """Read the table; rows keep its order, features that of the columns."""
         if not os.path.isfile(self.path):
             raise HarmbenchError(f"there is no file {self.path}")
-        text = participants.read_table(self.path)
+        text = read_table(self.path)
         lines = pd.Series([f"{self.path.name}, line {line}" for line in text.index], text.index)
         known = self._known(text, lines)
         stated = {self.site_column, self.age_column, self.sex_column, *NAMES}

@@ -1,0 +1,232 @@
+"""Tables as files: encodings, separators and line ends of any origin become text in columns."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from harmbench.errors import HarmbenchError
+from harmbench.foreign import mebibytes
+
+MISSING = frozenset(
+    {"", "n/a", "na", "nan", "none", "null", "unknown", "n.a.", "-", "--", ".", "?"}
+    | {sign + digits for sign in ("-999", "-9999") for digits in ("", ".0")}
+)
+MOST_BYTES = 2**30
+MOST_COLUMNS = 2**17
+"""Of any table, one of features included; each of its cells becomes a text of some 60 bytes."""
+
+SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "vertical bar"}
+MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""Byte-order marks and their encodings; the longer ones first, which begin like the shorter."""
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of .xlsx and .ods, and of .xls."""
+
+
+class Lines(NamedTuple):
+    """The stripped fields of every line that is not blank, with its number in the file."""
+
+    separator: str
+    header: list[str]
+    rows: list[tuple[int, list[str]]]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table as stripped text, missing values as NaN; the index is the line in the file.
+
+    The encoding is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. The columns are separated by
+    tabs, commas, semicolons or vertical bars, whichever the header has most of (tabs first), or
+    as a first line ``sep=;`` says. Fields may be quoted. Blank lines, and empty columns without a
+    name, are ignored.
+
+    Raises
+    ------
+    HarmbenchError
+        Where it is no such text, its lines differ in length, two columns have one name, or there
+        are no rows.
+    """
+    _, header, rows = _lines(path.name, _decoded(path))
+    if not rows:
+        raise HarmbenchError(f"{path.name} has no rows below its header")
+    named = [
+        place
+        for place, name in enumerate(header)
+        if name or any(fields[place] for _, fields in rows)
+    ]
+    names = [header[place] or f"unnamed_{place + 1}" for place in named]
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise HarmbenchError(
+            f"{path.name} has two columns called {', '.join(twice)}; each needs a name of its own"
+        )
+    cells = [[fields[place] for place in named] for _, fields in rows]
+    return pd.DataFrame(
+        [[np.nan if cell.casefold() in MISSING else cell for cell in row] for row in cells],
+        index=[line for line, _ in rows],
+        columns=names,
+        dtype=object,
+    )
+
+
+def plain(text: str) -> str:
+    """Return text in one Unicode form, without invisible signs, with plain spaces and dashes.
+
+    ``"Zu\u0308rich"`` becomes ``"Zürich"``, full-width digits plain ones, and every kind of space
+    and dash the one of the keyboard. Spaces around the text are removed.
+    """
+    if text.isascii():
+        return text.strip()
+    kept = []
+    for char in unicodedata.normalize("NFKC", text):
+        kind = unicodedata.category(char)
+        if kind != "Cf":  # zero-width spaces, byte-order marks, soft hyphens
+            kept.append("-" if kind == "Pd" or char == "\u2212" else " " if kind == "Zs" else char)
+    return "".join(kept).strip()
+
+
+def _lines(name: str, text: str) -> Lines:
+    """Split text into lines of fields.
+
+    Raises
+    ------
+    HarmbenchError
+        For a line with more or fewer fields than the first, whose values may be in the wrong
+        columns, and for a quote that is not closed.
+    """
+    said = re.match(r'\s*"?sep=(.)"?[^\S\n]*(?=\n|$)', text)
+    skipped = text.count("\n", 0, said.end()) + 1 if said else 0
+    body = text[said.end() + 1 :] if said else text
+    separator = said[1] if said else _separator(body)
+    reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator, strict=True)
+    lines: list[tuple[int, list[str]]] = []
+    try:
+        for row in reader:
+            fields = [field.strip().strip(INVISIBLE) for field in row]
+            if any(fields):
+                lines.append((reader.line_num + skipped, fields))
+    except csv.Error as error:
+        raise HarmbenchError(
+            f"{name}, line {reader.line_num + skipped} is not a line of a table ({error}); mend "
+            "its quotes"
+        ) from error
+    if not lines:
+        raise HarmbenchError(f"{name} is empty; it must have a header and a row for each scan")
+    (_, header), *rows = lines
+    header = [plain(field) for field in header]
+    width = len(header)
+    if width > MOST_COLUMNS:
+        raise HarmbenchError(f"{name} has {width:,} columns; at most {MOST_COLUMNS:,} are read")
+    least = max(place for place, field in enumerate(header, 1) if field)
+    for line, fields in rows:
+        while len(fields) > width and not fields[-1]:
+            fields.pop()
+        if not least <= len(fields) <= width:
+            raise HarmbenchError(
+                f"{name}, line {line} has {len(fields)} fields, the header {width}; mend the line, "
+                f"or put quotes around what holds a {SEPARATORS.get(separator, separator)}"
+            )
+        fields += [""] * (width - len(fields))
+    return Lines(separator, header, rows)
+
+
+INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060 \xa0"
+"""Signs without width, and spaces, that stand around what was copied from web pages."""
+
+
+def _separator(text: str) -> str:
+    """Return the separator that splits the header into most fields, tabs first."""
+    header = re.sub('"[^"]*"', "", text.lstrip("\n").split("\n", 1)[0])
+    if "\t" in header:
+        return "\t"
+    return max(",;|", key=header.count)
+
+
+def _decoded(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise HarmbenchError(f"{path.name} takes {mebibytes(size)}; no table is so large")
+        content = path.read_bytes()
+    except OSError as error:
+        raise HarmbenchError(f"{path.name} cannot be read ({error.strerror})") from error
+    if content.startswith(WORKBOOKS):
+        raise HarmbenchError(
+            f"{path.name} is a workbook of a spreadsheet program, not text; save it as CSV in UTF-8"
+        )
+    encoding = next((MARKS[mark] for mark in MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise HarmbenchError(f"{path.name} {_other_encoding(content, encoding, error)}") from error
+    if "\0" in text:
+        raise HarmbenchError(
+            f"{path.name} holds zero bytes: it is UTF-16 without a byte-order mark, or no text; "
+            "save it again as UTF-8"
+        )
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+    if not text.strip():
+        raise HarmbenchError(f"{path.name} is empty")
+    return text
+
+
+def _other_encoding(content: bytes, encoding: str, error: UnicodeDecodeError) -> str:
+    """Say which encoding the bytes seem to have, with the line that shows it."""
+    if encoding != "utf-8":
+        return f"begins as {encoding.upper()} text but is cut short or damaged; save it as UTF-8"
+    again = "save it again as UTF-8 (in Excel: CSV UTF-8)"
+    if content[: error.start].count(b"\0") > error.start // 4:
+        return f"is not UTF-8 text: it seems to be UTF-16 without a byte-order mark; {again}"
+    begin = content.rfind(b"\n", 0, error.start) + 1
+    shown = re.split(rb"[\t,;|\r\n]", content[begin:])
+    place = content.count(b"\n", 0, error.start) + 1
+    cell = next((one for one in shown if not one.isascii()), b"")
+    try:
+        word = cell.decode("cp1252").strip()[:40]
+    except UnicodeDecodeError:
+        return f"is not UTF-8 text (line {place}); {again}"
+    return (
+        f"is not UTF-8 text: it seems to be Windows-1252, in which line {place} holds '{word}'; "
+        f"{again}"
+    )
+
+
+def second_header(table: pd.DataFrame) -> str:
+    """Say why the first row looks like a second header; ``""`` where it does not.
+
+    It does where a cell repeats its column's name, or is text in a column of numbers.
+    """
+    first = table.iloc[0]
+    for name, cell in first.items():
+        if isinstance(cell, str) and cell.casefold() == str(name).casefold():
+            return f"it repeats the column name '{cell}'"
+    for name, cell in first.items():
+        if isinstance(cell, str) and np.isnan(number(cell)):
+            rest = [other for other in table[name].tolist()[1:] if isinstance(other, str)]
+            if rest and not any(np.isnan(number(other)) for other in rest):
+                return f"'{cell}' stands in the column of numbers '{name}'"
+    return ""
+
+
+def number(text: object) -> float:
+    """Return the nearest float, NaN for no number (`pandas.to_numeric` is off in the last bit)."""
+    plain_text = str(text).removesuffix("+").removeprefix(">").strip()
+    if "_" in plain_text:  # Python reads 3_4 as 34
+        return np.nan
+    try:
+        return float(plain_text)
+    except ValueError:
+        return np.nan
