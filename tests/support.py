@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from harmbench.cohort import Cohort
+from harmbench.config import build_dataset, resolve
+from harmbench.data.sheet import DataSheet, make_sheet
 from harmbench.files import write_arrays, write_json
 from harmbench.store import RunFolder, Stage
 
@@ -315,3 +317,31 @@ def probe_product(predicted: np.ndarray, classes: Sequence[str] = ()) -> dict[st
     loss = np.linspace(2, 1, 40) * np.ones((len(predicted), 1))
     names = np.array(list(classes), dtype="<U8")
     return {"predicted": np.asarray(predicted), "classes": names, "training_loss": loss}
+
+
+def make_data_sheet(kind: str, place: Path, table: pd.DataFrame, **options: str) -> DataSheet:
+    """Return the data sheet of scans with these participants, saved as data of a kind.
+
+    Parameters
+    ----------
+    kind : {"bids", "csv", "npz"}
+    place : Path
+        An empty folder.
+    table : DataFrame
+        With ``participant_id``.
+    **options : str
+        Arguments of the data set.
+    """
+    rng = np.random.default_rng(0)
+    n = len(table)
+    data = place / (kind if kind == "bids" else f"data.{kind}")
+    if kind == "bids":
+        for k, name in enumerate(table["participant_id"]):
+            save_bids_scan(data, name, data=made_up_scan(k, (40, 44, 1)))
+        table.to_csv(data / "participants.tsv", sep="\t", index=False)
+    elif kind == "csv":
+        table.assign(volume=rng.normal(size=n)).to_csv(data, index=False)
+    else:
+        arrays = {str(name): np.array(values.tolist()) for name, values in table.items()}
+        np.savez(data, images=rng.uniform(0.2, 0.9, (n, 12, 12)), **arrays)
+    return make_sheet(build_dataset(resolve(data=str(data), preset="smoke", data_options=options)))

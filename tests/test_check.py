@@ -287,7 +287,7 @@ def test_other_kinds_of_data_have_a_sheet(tmp_path):
     result = run(tmp_path / "data.npz")
     assert result.exit_code == 0 and "12 of 16 x 16 pixels" in result.output
     np.savez(tmp_path / "data.npz", **content | {"age": np.full(12, 500.0)})
-    assert "age '500.0'" in run(tmp_path / "data.npz").output
+    assert "'500.0', which are no ages" in run(tmp_path / "data.npz").output
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_other_kinds_of_data_have_a_sheet(tmp_path):
     [
         ("bids", "site: column 'site' of participants.tsv, 2 sites", "sub-99: a row in"),
         ("npz", "arrays of data.npz: age, extra, images", "array 'extra': it does not"),
-        ("csv", "2 features: hippocampus, amygdala", "column 'comment'"),
+        ("csv", "2 features: hippocampus, amygdala", "column comment: text"),
         ("phantom", "a simulation, version 1", ""),
     ],
 )

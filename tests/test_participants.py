@@ -9,16 +9,6 @@ from harmbench.data.covariates import Columns, clean
 from harmbench.errors import HarmbenchError
 
 
-def test_ages():
-    text = pd.Series(["34.5", "89+", ">89", "0", np.nan, "34,5", "-1", "1250", "inf", "3_4", "old"])
-    values, faults = participants.read_ages(text)
-    np.testing.assert_array_equal(values[:5], [34.5, 89, 89, 0, np.nan])
-    assert sorted(faults) == [5, 6, 7, 8, 9, 10] and values[5:].isna().all()
-    assert "write a decimal point" in faults[5]
-    with pytest.raises(HarmbenchError, match=r"row 5: age '34,5'"):
-        participants.parse_ages(text, pd.Series([f"row {row}" for row in text.index]))
-
-
 def test_sexes_and_codes():
     text = pd.Series(["M", "f", "Male", "FEMALE", "other", np.nan, "1", "2.0", "02", "x"])
     values, faults = participants.read_sexes(text, participants.parse_codes("1=M, 2=female"))

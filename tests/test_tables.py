@@ -76,10 +76,12 @@ def test_a_constant_feature_is_zero(tmp_path):
     [
         (lambda t: t.assign(site="a"), "one site"),
         (lambda t: t.iloc[:, :5], "no feature"),
-        (lambda t: t.mask(t == t["region 2"][4]), "line 6: feature 'region 2' is missing"),
-        (lambda t: pd.concat([t, t.iloc[:1]]), "line 74 names the same scan"),
-        (lambda t: t.assign(age="old"), "line 2: age 'old'"),
-        (lambda t: t.assign(sex="x"), "line 2: sex 'x'"),
+        (lambda t: t.mask(t == t["region 2"][4]), "line 6, p004: feature 'region 2' is missing"),
+        (lambda t: pd.concat([t, t.iloc[:1]]), "line 74: it names the same scan"),
+        (lambda t: t.assign(age=["old", *t["age"][1:]]), "line 2, p000: age 'old'"),
+        (lambda t: t.assign(sex=["x", *t["sex"][1:]]), "line 2, p000: sex 'x'"),
+        (lambda t: t.assign(age="old"), "column 'age': it holds 'old', which are no ages"),
+        (lambda t: t.assign(sex="x"), "column 'sex' holds 'x', which are no sexes"),
         (lambda t: t.drop(columns="participant_id"), "no column 'participant_id'"),
     ],
 )
@@ -102,8 +104,8 @@ def test_a_run_from_the_file_to_the_scores(tmp_path):
     )
     scores = run(config, out).scores
     kept = read_json(out / "config.json")
-    assert kept["read"][0].startswith("7 features: region 0, region 1")
-    assert kept["set_aside"] == ["column 'scanner': not numbers"]
+    assert "7 features: region 0, region 1, region 2, region 3, region 4" in kept["read"][3]
+    assert kept["set_aside"] == ["column scanner: text, such as 'X'"]
     scores = scores[scores["group"] == "all"].set_index(["label", "metric"])
     value = scores["value"]
     assert value["combat", "distance_pcc"] > 0.9 > value["shuffle", "distance_pcc"]

@@ -9,6 +9,8 @@ import typer
 
 from harmbench.cli.data_options import (
     AgeColumn,
+    AgeUnit,
+    Features,
     SexCodes,
     SexColumn,
     SiteColumn,
@@ -133,6 +135,8 @@ def run(
     age_column: AgeColumn = None,
     sex_column: SexColumn = None,
     sex_codes: SexCodes = None,
+    age_unit: AgeUnit = None,
+    features: Features = None,
     slices: Slices = None,
     slice_z: SliceZ = None,
     skip_bad: SkipBad = False,
@@ -164,7 +168,15 @@ def run(
         "inception": inception_weights,
         "weights": weights,
         "data_options": data_options(
-            site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
+            site_column,
+            age_column,
+            sex_column,
+            sex_codes,
+            age_unit,
+            features,
+            slices,
+            slice_z,
+            skip_bad,
         ),
     }
     code = run_and_report(flags, config, out, quiet=quiet, dry_run=dry_run, jobs=jobs, dask=dask)
@@ -205,6 +217,8 @@ def train(
     age_column: AgeColumn = None,
     sex_column: SexColumn = None,
     sex_codes: SexCodes = None,
+    age_unit: AgeUnit = None,
+    features: Features = None,
     slices: Slices = None,
     slice_z: SliceZ = None,
     skip_bad: SkipBad = False,
@@ -231,7 +245,15 @@ def train(
         "threads": threads,
         "device": device,
         "data_options": data_options(
-            site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
+            site_column,
+            age_column,
+            sex_column,
+            sex_codes,
+            age_unit,
+            features,
+            slices,
+            slice_z,
+            skip_bad,
         ),
     }
     raise typer.Exit(train_and_tell(flags, config, out, quiet=quiet))
@@ -293,6 +315,8 @@ def check(
     age_column: AgeColumn = None,
     sex_column: SexColumn = None,
     sex_codes: SexCodes = None,
+    age_unit: AgeUnit = None,
+    features: Features = None,
     slices: Slices = None,
     slice_z: SliceZ = None,
     skip_bad: SkipBad = False,
@@ -306,7 +330,15 @@ def check(
     from harmbench.cli import check as sheets
 
     options = data_options(
-        site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
+        site_column,
+        age_column,
+        sex_column,
+        sex_codes,
+        age_unit,
+        features,
+        slices,
+        slice_z,
+        skip_bad,
     )
     raise typer.Exit(sheets.check(data, preset, options, html, quiet=quiet))
 

@@ -26,6 +26,22 @@ SexCodes = Annotated[
     str | None,
     typer.Option(help="What numbers in it stand for.", metavar='"1=M,2=F"'),
 ]
+AgeUnit = Annotated[
+    str | None,
+    typer.Option(
+        help="Unit of the age: years, months, weeks or days. Default: as its column's name or "
+        "participants.json says, or else years.",
+        metavar="UNIT",
+    ),
+]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        help="Which columns of a table are features: names or patterns, '!' before one excludes. "
+        "Default: all of numbers.",
+        metavar="'lh_*,!ICV'",
+    ),
+]
 Slices = Annotated[
     int | None, typer.Option(help="Slices of each scan, an odd number. Default: 1.", metavar="K")
 ]
@@ -44,6 +60,8 @@ def data_options(
     age_column: str | None,
     sex_column: str | None,
     sex_codes: str | None,
+    age_unit: str | None,
+    features: str | None,
     slices: int | None,
     slice_z: float | None,
     skip_bad: bool,
@@ -54,6 +72,8 @@ def data_options(
         "age_column": age_column,
         "sex_column": sex_column,
         "sex_codes": sex_codes,
+        "age_unit": age_unit,
+        "features": features,
         "slices": slices,
         "z": slice_z,
         "skip_bad": skip_bad or None,

@@ -9,6 +9,8 @@ import typer
 
 from harmbench.cli.data_options import (
     AgeColumn,
+    AgeUnit,
+    Features,
     SexCodes,
     SexColumn,
     SiteColumn,
@@ -77,6 +79,8 @@ def evaluate(
     age_column: AgeColumn = None,
     sex_column: SexColumn = None,
     sex_codes: SexCodes = None,
+    age_unit: AgeUnit = None,
+    features: Features = None,
     slices: Slices = None,
     slice_z: SliceZ = None,
     skip_bad: SkipBad = False,
@@ -110,7 +114,15 @@ def evaluate(
         "device": device,
         "inception": inception_weights,
         "data_options": data_options(
-            site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
+            site_column,
+            age_column,
+            sex_column,
+            sex_codes,
+            age_unit,
+            features,
+            slices,
+            slice_z,
+            skip_bad,
         ),
     }
     code = run_and_report(flags, config, out, quiet=quiet, check=partial(check, spec=spec))

@@ -9,6 +9,8 @@ import typer
 
 from harmbench.cli.data_options import (
     AgeColumn,
+    AgeUnit,
+    Features,
     SexCodes,
     SexColumn,
     SiteColumn,
@@ -34,6 +36,8 @@ def export(
     age_column: AgeColumn = None,
     sex_column: SexColumn = None,
     sex_codes: SexCodes = None,
+    age_unit: AgeUnit = None,
+    features: Features = None,
     slices: Slices = None,
     slice_z: SliceZ = None,
     skip_bad: SkipBad = False,
@@ -58,7 +62,15 @@ def export(
         "reference_site": reference_site,
         "data_seed": data_seed,
         "data_options": data_options(
-            site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
+            site_column,
+            age_column,
+            sex_column,
+            sex_codes,
+            age_unit,
+            features,
+            slices,
+            slice_z,
+            skip_bad,
         ),
     }
     settings = resolved(flags, config, needs="data")

@@ -9,6 +9,8 @@ import typer
 
 from harmbench.cli.data_options import (
     AgeColumn,
+    AgeUnit,
+    Features,
     SexCodes,
     SexColumn,
     SiteColumn,
@@ -69,6 +71,8 @@ def harmonize(
     age_column: AgeColumn = None,
     sex_column: SexColumn = None,
     sex_codes: SexCodes = None,
+    age_unit: AgeUnit = None,
+    features: Features = None,
     slices: Slices = None,
     slice_z: SliceZ = None,
     skip_bad: SkipBad = False,
@@ -96,7 +100,15 @@ def harmonize(
         "threads": threads,
         "device": device,
         "data_options": data_options(
-            site_column, age_column, sex_column, sex_codes, slices, slice_z, skip_bad
+            site_column,
+            age_column,
+            sex_column,
+            sex_codes,
+            age_unit,
+            features,
+            slices,
+            slice_z,
+            skip_bad,
         ),
     }
     settings = resolved(flags, config, method=method, weights=weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from harmbench.blocks import blocks, image_bytes, pieces, release
 from harmbench.cohort import Cohort
-from harmbench.data import participants
 from harmbench.data.archive import read_npz
+from harmbench.data.covariates import Columns, clean
+from harmbench.data.participants import single_site
 from harmbench.data.preprocess import (
     VERSION,
     Prepared,
@@ -25,12 +27,15 @@ from harmbench.data.preprocess import (
     scale,
     threshold_of,
 )
-from harmbench.data.table_files import MISSING
+from harmbench.data.problems import refuse
+from harmbench.data.table_files import without_missing
 from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
-REQUIRED = ("images", "participant_id", "site", "age", "sex")
+TABLE_VERSION = 1
+"""Of how the columns are read."""
+REQUIRED = ("images", "participant_id")
 LARGE = ("images", "mask")
 """Arrays that may stay in the file, where it was written by `numpy.savez`, not compressed."""
 PREPROCESSED = "preprocessed"
@@ -55,6 +60,12 @@ class ArrayDataset(Dataset):
     ----------
     path : str or Path
         The .npz file.
+    site_column, age_column, sex_column : str
+        What these arrays are called; ``""`` leaves age or sex out.
+    sex_codes : str
+        What numbers in the array of the sex stand for, such as ``"1=M,2=F"``.
+    age_unit : {"", "years", "months", "weeks", "days"}
+        Unit of the ages; ``""`` for what the array's name says, or else years.
 
     Raises
     ------
@@ -62,8 +73,17 @@ class ArrayDataset(Dataset):
         By `load` and `fingerprint`, naming the array and the row.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        site_column: str = "site",
+        age_column: str = "age",
+        sex_column: str = "sex",
+        sex_codes: str = "",
+        age_unit: str = "",
+    ) -> None:
         self.path = Path(path)
+        self.columns = Columns(site_column, age_column, sex_column, sex_codes, age_unit)
 
     @property
     def info(self) -> DatasetInfo:
@@ -72,30 +92,32 @@ class ArrayDataset(Dataset):
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # a property that is computed once
-        """Hash of the file's bytes and of how its images are scaled."""
+        """Hash of the file's bytes, of how its images are scaled and how its columns are read."""
         if not os.path.isfile(self.path):
             raise HarmbenchError(f"there is no file {self.path}")
         with self.path.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
-        said = f"{VERSION} {PreprocessConfig().percentile} {content}"
+        read = f"{TABLE_VERSION} {asdict(self.columns)}"
+        said = f"{VERSION} {PreprocessConfig().percentile} {read} {content}"
         return hashlib.sha256(said.encode()).hexdigest()
 
     def load(self, progress: Progress | None = None) -> Cohort:
         """Read the archive; rows keep its order."""
-        arrays = _read(self.path)
+        arrays = _read(self.path, self.columns)
         try:
-            cohort = cohort_from(arrays)
+            cohort, notes = cohort_from(arrays, self.columns)
         except HarmbenchError as error:
             raise HarmbenchError(f"{self.path}: {error}") from error
         aside = sorted(set(arrays) - set(cohort.participants) - {"images", "mask", PREPROCESSED})
         self.notes = [Note(f"arrays of {self.path.name}: {', '.join(sorted(arrays))}", "read")]
         said = "array '{}': it does not hold one number or text for each image"
+        self.notes += notes
         self.notes += [Note(said.format(name), "set_aside") for name in aside]
         return cohort
 
 
-def cohort_from(arrays: Mapping[str, NDArray]) -> Cohort:
-    """Make a cohort of named arrays, laid out as `ArrayDataset` describes.
+def cohort_from(arrays: Mapping[str, NDArray], columns: Columns) -> tuple[Cohort, list[Note]]:
+    """Make a cohort of named arrays, laid out as `ArrayDataset` describes, and say how it was read.
 
     Raises
     ------
@@ -104,7 +126,7 @@ def cohort_from(arrays: Mapping[str, NDArray]) -> Cohort:
         and sexes, rows that name the same scan, one site only.
     """
     images = _checked_images(arrays)
-    table = _table(arrays, len(images))
+    table, notes = _table(arrays, len(images), columns)
     mask = arrays.get("mask")
     if mask is not None and mask.shape != images.shape:
         raise HarmbenchError(f"mask has shape {mask.shape}, images {images.shape}")
@@ -128,7 +150,7 @@ def cohort_from(arrays: Mapping[str, NDArray]) -> Cohort:
                 front[row] = one.mask
         for array in (images, front):
             release(array)
-    return Cohort(images=ready, participants=table, mask=front)
+    return Cohort(images=ready, participants=table, mask=front), notes
 
 
 def _prepare(
@@ -179,9 +201,10 @@ def _plain(column: pd.Series) -> NDArray:
     return column.astype(object).where(column.notna(), "").to_numpy().astype(str)
 
 
-def _read(path: Path) -> dict[str, NDArray]:
+def _read(path: Path, columns: Columns) -> dict[str, NDArray]:
     arrays = read_npz(path, LARGE)
-    missing = [name for name in REQUIRED if name not in arrays]
+    wanted = (*REQUIRED, columns.site, columns.age, columns.sex)
+    missing = [name for name in filter(None, wanted) if name not in arrays]
     if missing:
         raise HarmbenchError(
             f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(arrays)) or 'nothing'}"
@@ -199,26 +222,31 @@ def _checked_images(arrays: Mapping[str, NDArray]) -> NDArray[np.float32]:
         return images.astype(np.float32, copy=False)
 
 
-def _table(arrays: Mapping[str, NDArray], n: int) -> pd.DataFrame:
-    for name in {*REQUIRED, "session_id", "slice"} & set(arrays):
+def _table(
+    arrays: Mapping[str, NDArray], n: int, columns: Columns
+) -> tuple[pd.DataFrame, list[Note]]:
+    stated = {*REQUIRED, "session_id", "slice", columns.site, columns.age, columns.sex}
+    for name in stated & set(arrays):
         if arrays[name].shape[:1] != (n,) or (name != "images" and arrays[name].ndim != 1):
             raise HarmbenchError(f"{name} has shape {arrays[name].shape}, but there are {n} images")
         if arrays[name].dtype.kind not in "biufU":
             raise HarmbenchError(f"{name} is {arrays[name].dtype}; write numbers or text")
-    columns = {
-        name: array
-        for name, array in arrays.items()
-        if array.shape == (n,) and array.dtype.kind in "biufU"
-    }
-    table = pd.DataFrame(columns)
-    where = pd.Series([f"row {row}" for row in range(n)])
-    table["participant_id"] = table["participant_id"].astype(str)
-    table["session_id"] = table["session_id"].astype(str) if "session_id" in table else ""
-    table["slice"] = _whole(table["slice"]) if "slice" in table else 0
-    table["site"] = _text(table["site"])
-    table["age"] = participants.parse_ages(_text(table["age"]), where)
-    table["sex"] = participants.parse_sexes(_text(table["sex"]), where)
-    participants.require_sites(table["site"], where)
+    table = pd.DataFrame(
+        {
+            name: array
+            for name, array in arrays.items()
+            if array.shape == (n,) and array.dtype.kind in "biufU"
+        }
+    )
+    for name in ("participant_id", "session_id"):
+        table[name] = table[name].astype(str) if name in table else ""
+    number = _whole(table["slice"]) if "slice" in table else 0
+    sources = [dict.fromkeys(table, f"row {row}") for row in range(n)]
+    known = clean(_text(table, columns), sources, columns, {}, "the archive")
+    refuse([replace(problem, scan=None) for problem in known.problems])
+    table = table.assign(slice=number, **known.table[["site", "age", "sex"]])
+    if sentence := single_site(table["site"]):
+        raise HarmbenchError(sentence)
     twice = table.duplicated(["participant_id", "site", "session_id", "slice"])
     if twice.any():
         row = int(twice.argmax())
@@ -226,7 +254,7 @@ def _table(arrays: Mapping[str, NDArray], n: int) -> pd.DataFrame:
             f"row {row} ({table['participant_id'][row]}) names the same scan as a row before it; "
             "tell them apart by session_id or slice"
         )
-    return table
+    return table, known.notes
 
 
 def _whole(numbers: pd.Series) -> pd.Series:
@@ -237,7 +265,10 @@ def _whole(numbers: pd.Series) -> pd.Series:
     raise HarmbenchError("slice must hold whole numbers, the number of each slice in its scan")
 
 
-def _text(column: pd.Series) -> pd.Series:
-    """Return a column as text, missing values as NaN; exact for numbers."""
-    text = column.astype(str).str.strip().astype(object)
-    return text.mask(text.str.lower().isin(MISSING))
+def _text(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Return the columns as text, missing values as NaN; exact for numbers."""
+    names = dict.fromkeys(filter(None, (columns.site, columns.age, columns.sex)))
+    text = table[list(names)].astype(str)
+    cells = [[cell.strip() for cell in row] for row in text.to_numpy().tolist()]
+    read = pd.DataFrame(without_missing(cells, 0), columns=list(text), dtype=object)
+    return read.assign(**{n: table[n] for n in ("participant_id", "session_id") if n not in text})

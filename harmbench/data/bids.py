@@ -17,8 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort, RowKey
-from harmbench.data import participants
-from harmbench.data.bids_images import ImageFacts, Read, image_notes, read_scan
+from harmbench.data.bids_images import Read, image_notes, read_scan
 from harmbench.data.bids_layout import (
     DESCRIPTION,
     Scan,
@@ -31,6 +30,7 @@ from harmbench.data.bids_tables import participants_file, scan_rows, side_tables
 from harmbench.data.covariates import Columns, clean, missing_notes
 from harmbench.data.preprocess import VERSION, Prepared, PreprocessConfig
 from harmbench.data.problems import Problem, ScanName, refuse
+from harmbench.data.survey import Survey, accepted, too_few_sites
 from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
@@ -52,27 +52,6 @@ class Index(NamedTuple):
     everything: list[Scan]
     scans: list[Scan]
     table: pd.DataFrame
-    problems: list[Problem]
-    notes: list[Note]
-
-
-class Survey(NamedTuple):
-    """All that can be said of a folder in one pass.
-
-    Attributes
-    ----------
-    cohort : Cohort or None
-        The usable scans; None where there is none.
-    facts : list of (ScanName, ImageFacts)
-        What each image file holds that could be read and used.
-    problems : list of Problem
-        Everything that is wrong.
-    notes : list of Note
-        What was read, what was set aside, and what else is worth knowing.
-    """
-
-    cohort: Cohort | None
-    facts: list[tuple[ScanName, ImageFacts]]
     problems: list[Problem]
     notes: list[Note]
 
@@ -105,6 +84,8 @@ class BIDSDataset(Dataset):
     sex_codes : str
         What numbers in the sex column stand for, such as ``"1=M,2=F"``; ``""`` where
         participants.json says it, or where there are none.
+    age_unit : {"", "years", "months", "weeks", "days"}
+        Unit of the age column; ``""`` for what its name or participants.json says, or else years.
     skip_bad : bool
         Whether scans with problems are left out, with notes, instead of refused.
     contains : str
@@ -144,6 +125,7 @@ class BIDSDataset(Dataset):
         age_column: str = "age",
         sex_column: str = "sex",
         sex_codes: str = "",
+        age_unit: str = "",
         skip_bad: bool = False,
         contains: str = "",
         center: Literal["brain", "image"] = "brain",
@@ -153,7 +135,7 @@ class BIDSDataset(Dataset):
         self.grid = PreprocessConfig(size, spacing, z, slices, slice_step, center=center)
         self.given_spacing = spacing
         self.suffix = suffix
-        self.columns = Columns(site_column, age_column, sex_column, sex_codes)
+        self.columns = Columns(site_column, age_column, sex_column, sex_codes, age_unit)
         self.skip_bad = skip_bad
         self.contains = contains
         self.follow_links = follow_links
@@ -214,12 +196,9 @@ class BIDSDataset(Dataset):
         if not self.skip_bad:
             refuse(self._index.problems, UNREAD)  # before hours of reading
         survey = self.survey(progress)
-        bad = [problem for problem in survey.problems if problem.scan is not None]
-        refuse([p for p in survey.problems if p.scan is None] if self.skip_bad else survey.problems)
-        self._left_out = {problem.scan for problem in bad}
-        assert survey.cohort is not None, "nothing usable is a problem of the whole"
-        self.notes = survey.notes + [Note(str(problem), "set_aside") for problem in bad]
-        return survey.cohort
+        cohort, self.notes = accepted(survey, self.skip_bad)
+        self._left_out = {problem.scan for problem in survey.problems}
+        return cohort
 
     def survey(self, progress: Progress | None = None) -> Survey:
         """Read everything that can be read, and gather all that is wrong."""
@@ -235,7 +214,7 @@ class BIDSDataset(Dataset):
         problems = index.problems + problems
         whole = any(problem.scan is None for problem in problems)
         if "site" in table and not whole:
-            problems += _too_few_sites(self.path.name, table, problems)
+            problems += too_few_sites(self.path.name, table, problems)
         facts = [(name, read.facts) for name, read in zip(names, used, strict=True)]
         notes = (
             index.notes
@@ -300,7 +279,7 @@ class BIDSDataset(Dataset):
             raise HarmbenchError(f"there is no folder {self.path}")
         everything, notes = find_scans(self.path, self.suffix, self.contains)
         self._refuse_strays(*self._tables(everything))
-        rows = scan_rows(self.path, everything)
+        rows = scan_rows(self.path, everything, self.columns.site)
         if rows.table.empty:
             return Index(everything, [], rows.table, [*rows.problems, NOTHING], notes + rows.notes)
         people = participants_file(self.path)
@@ -314,7 +293,7 @@ class BIDSDataset(Dataset):
         scans = [scan for scan in rows.scans if scan.name not in bad]
         table = table[good].reset_index(drop=True)
         if not any(p.scan is None for p in problems):
-            problems += _too_few_sites(people.name, table, problems)
+            problems += too_few_sites(people.name, table, problems)
         return Index(everything, scans, table, problems, notes + rows.notes + more)
 
     @cached_property
@@ -340,12 +319,6 @@ class BIDSDataset(Dataset):
 
 
 NOTHING = Problem("participants.tsv", "no scan has a row of its own; nothing is left to use")
-
-
-def _too_few_sites(place: str, table: pd.DataFrame, problems: list[Problem]) -> list[Problem]:
-    sentence = participants.single_site(table["site"])
-    without = "without the scans named above, " if problems else ""
-    return [Problem(place, without + sentence)] if sentence else []
 
 
 def _cohort(images: list[Prepared], table: pd.DataFrame) -> Cohort:

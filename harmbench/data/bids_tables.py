@@ -59,10 +59,17 @@ def side_tables(root: Path, scan: Scan) -> Iterator[tuple[Path, str]]:
         yield folder / f"{person}_scans.tsv", "filename"
 
 
-def scan_rows(root: Path, scans: list[Scan]) -> Rows:
+def scan_rows(root: Path, scans: list[Scan], site: str = "site") -> Rows:
     """Join participants.tsv with each scan's row of sessions.tsv and scans.tsv, which win.
 
     participants.tsv may itself have a ``session_id`` column and a row for each session.
+
+    Parameters
+    ----------
+    root : Path
+    scans : list of Scan
+    site : str
+        Column of the site, in which ``NA`` may be a name.
 
     Raises
     ------
@@ -70,7 +77,7 @@ def scan_rows(root: Path, scans: list[Scan]) -> Rows:
         Where participants.tsv as a whole cannot be used.
     """
     file = participants_file(root)
-    people, twice = _people(file, {scan.participant_id for scan in scans})
+    people, twice = _people(file, {scan.participant_id for scan in scans}, site)
     rows = Rows([], pd.DataFrame(), [], [], [])
     used: set[ScanName] = set()
     found: list[dict[str, Any]] = []
@@ -81,7 +88,7 @@ def scan_rows(root: Path, scans: list[Scan]) -> Rows:
             rows.problems.append(Problem(file.name, sentence, scan.name))
             continue
         used.add(key)
-        values, sources = _joined(root, scan, people[key], rows.problems)
+        values, sources = _joined(root, scan, people[key], rows.problems, site)
         identity = {"participant_id": scan.participant_id, "session_id": scan.session_id}
         found.append(values | identity)
         rows.scans.append(scan)
@@ -95,9 +102,11 @@ def scan_rows(root: Path, scans: list[Scan]) -> Rows:
     return rows._replace(table=pd.DataFrame(found))
 
 
-def _people(file: Path, scanned: set[str]) -> tuple[dict[ScanName, _Row], dict[ScanName, str]]:
+def _people(
+    file: Path, scanned: set[str], site: str
+) -> tuple[dict[ScanName, _Row], dict[ScanName, str]]:
     """Return the rows by participant and session, and a sentence for each of those named twice."""
-    table = read_table(file)
+    table = read_table(file, site)
     if "participant_id" not in table:
         raise HarmbenchError(
             f"{file.name} has no column participant_id; it has {', '.join(table)}: rename the one "
@@ -148,7 +157,7 @@ def _no_row(scan: Scan, people: dict[ScanName, _Row]) -> str:
 
 
 def _joined(
-    root: Path, scan: Scan, row: _Row, problems: list[Problem]
+    root: Path, scan: Scan, row: _Row, problems: list[Problem], site: str
 ) -> tuple[dict[str, Any], dict[str, str]]:
     values = dict(row.values)
     sources = dict.fromkeys(values, row.source)
@@ -156,7 +165,7 @@ def _joined(
         if not file.is_file():
             continue
         try:
-            more = _side_row(file, column, scan)
+            more = _side_row(file, column, scan, site)
         except HarmbenchError as error:
             problems.append(
                 Problem(file.parent.relative_to(root).as_posix(), str(error), scan.name)
@@ -168,9 +177,9 @@ def _joined(
     return values, sources
 
 
-def _side_row(file: Path, column: str, scan: Scan) -> _Row:
+def _side_row(file: Path, column: str, scan: Scan, site: str) -> _Row:
     """Return the row of sessions.tsv or scans.tsv that is the scan's, or an empty one."""
-    table = read_table(file)
+    table = read_table(file, site)
     if column not in table:
         raise HarmbenchError(f"{file.name} has no column {column}; it has {', '.join(table)}")
     if column == "session_id":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,14 +12,19 @@ import numpy as np
 import pandas as pd
 
 from harmbench.data import participants
+from harmbench.data.ages import read_ages, unit_of
 from harmbench.data.problems import Problem, some
+from harmbench.data.spellings import look_alikes, one_spelling
 from harmbench.dataset import Note
+from harmbench.errors import HarmbenchError
 
 ALIASES = {
-    "site": ("site", "center", "centre", "scanner", "hospital", "institution", "location"),
-    "age": ("age", "years"),
-    "sex": ("sex", "gender"),
+    "site": "site|cent(er|re)|scanner|hospital|institut(e|ion)|location",
+    "age": "age|years",
+    "sex": "sex|gender",
 }
+BOTH_SEXES = 0.2
+"""Share of the participants with several scans from which scans of both sexes are no mistake."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +37,19 @@ class Columns:
         Column names; ``session_id`` is one too.
     sex_codes : str
         What numbers in the sex column stand for, such as ``"1=M,2=F"``.
+    age_unit : {"", "years", "months", "weeks", "days"}
+        Unit of the age column; ``""`` for what the data say, or else years.
     """
 
     site: str = "site"
     age: str = "age"
     sex: str = "sex"
     sex_codes: str = ""
+    age_unit: str = ""
 
 
 class Clean(NamedTuple):
-    """The table with clean ``site``, ``age`` and ``sex``, what is wrong, and what is missing."""
+    """The table with clean ``site``, ``age`` and ``sex``, what is wrong, and how it was read."""
 
     table: pd.DataFrame
     problems: list[Problem]
@@ -63,21 +73,16 @@ def clean(
         For every row, the file and line that each value comes from.
     columns : Columns
     described : mapping
-        participants.json, whose ``Levels`` may say what sex codes stand for.
+        participants.json, whose ``Levels`` may say what sex codes stand for, and whose ``Units``
+        that of the age.
     place : str
         Name of the participants table.
     """
     reader = _Reader(table.reset_index(drop=True), sources, columns, place)
-    site = reader.column("site")
-    age = reader.rows("age", participants.read_ages(reader.column("age")))
-    sex = reader.sexes(described)
-    for row in site.index[site.isna()] if columns.site in table else ():
-        reader.fault(row, columns.site, participants.NO_SITE)
-    reader.look_alikes(site)
-    reader.say("site", f"{site.nunique()} sites")
-    reader.say("age", f"read as years, {age.min():g} to {age.max():g}" if age.any() else "")
-    reader.say("sex", "")
-    return Clean(reader.table.assign(site=site, age=age, sex=sex), reader.problems, reader.notes)
+    site, age, sex = reader.sites(), reader.ages(described), reader.sexes(described)
+    reader.same_people(sex)
+    table = reader.table.assign(site=site, age=age, sex=sex)
+    return Clean(table, reader.problems, reader.notes)
 
 
 class _Reader:
@@ -101,10 +106,22 @@ class _Reader:
         """Note which column of which tables was read, and how."""
         name = getattr(self.columns, kind)
         if name in self.table:
-            files = {source[name].partition(",")[0] for source in self.sources if name in source}
-            where = some(sorted(files), 3) or self.place
-            said = f"{kind}: column '{name}' of {where}"
+            said = f"{kind}: column '{name}' of {self._origin(name)}"
             self.notes.append(Note(f"{said}, {how}" if how else said, "read"))
+        if kind in self.table and name != kind:
+            said = f"'{name}' is read instead" if name else "left out, as asked for"
+            self.notes.append(Note(f"column '{kind}': {said}", "set_aside"))
+
+    def _origin(self, column: str) -> str:
+        """Return the tables that a column's values come from, and how many from each."""
+        files = Counter(
+            re.sub("(sub|ses)-[^_]+", r"\1-*", source[column].partition(", line")[0])
+            for source in self.sources
+            if column in source
+        )
+        if len(files) < 2:
+            return next(iter(files), self.place)
+        return " and ".join(f"{name} ({count} scans)" for name, count in sorted(files.items()))
 
     def column(self, kind: str) -> pd.Series:
         """Return a column as text; NaN where it is missing or there is no such column."""
@@ -118,22 +135,18 @@ class _Reader:
 
     def _absent(self, kind: str, name: str) -> None:
         """Refuse a missing column, but for ages and sexes that were never promised."""
-        alike = [c for c in self.table if any(a in str(c).casefold() for a in ALIASES[kind])]
+        alike = [str(column) for column in self.table if names_kind(str(column), kind)]
         if kind != "site" and name == kind and not alike:
             return  # it is noted as missing
         flag = f"--{kind}-column"
         hint = f'; perhaps {flag} "{alike[0]}"' if alike else f"; name it by {flag}"
         leave = "" if kind == "site" else f', or leave {kind} out by {flag} ""'
-        known = ", ".join(map(str, self.table))
-        self.problems.append(
-            Problem(self.place, f"it has no column '{name}'{hint}{leave}. Columns: {known}")
-        )
+        known = some((c for c in self.table if any(c in s for s in self.sources)), 30)
+        columns = "" if alike else f". Columns: {known}"
+        self._whole(f"it has no column '{name}'{hint}{leave}{columns}")
 
-    def rows(self, kind: str, parsed: participants.Parsed) -> pd.Series:
-        """Return the values, and gather the faults of the rows."""
-        for row, sentence in parsed.faults.items():
-            self.fault(row, getattr(self.columns, kind), sentence)
-        return parsed.values
+    def _whole(self, sentence: str) -> None:
+        self.problems.append(Problem(self.place, sentence))
 
     def fault(self, row: int, column: str, sentence: str) -> None:
         """Add what is wrong with one scan's value."""
@@ -142,43 +155,98 @@ class _Reader:
         place = " ".join(filter(None, (f"{source}, {person}", session)))
         self.problems.append(Problem(place, sentence, (person, session)))
 
+    def sites(self) -> pd.Series:
+        """Return the sites, each by one name."""
+        text = self.column("site")
+        sites, said = one_spelling(text, "site")
+        for row in sites.index[sites.isna()] if self.columns.site in self.table else ():
+            self.fault(row, self.columns.site, participants.NO_SITE)
+        for sentence in (*said, *look_alikes(sites, "site")):
+            self.notes.append(Note(sentence))
+        if "NA" in set(sites):
+            self.notes.append(Note("site 'NA' is read as a name, not as a missing site"))
+        self.say("site", f"{sites.nunique()} sites")
+        return sites
+
+    def ages(self, described: Mapping[str, Any]) -> pd.Series:
+        """Return the ages in years; nothing where the column as a whole cannot be ages."""
+        name = self.columns.age
+        text = self.column("age")
+        try:
+            unit = unit_of(name, described, self.columns.age_unit)
+        except HarmbenchError as error:
+            self._whole(str(error))
+            return pd.Series(np.nan, text.index, dtype=float)
+        ages = read_ages(text, unit)
+        if ages.column_fault:
+            self._whole(f"column '{name}': {ages.column_fault}")
+        for row, sentence in ages.faults.items():
+            self.fault(row, name, sentence)
+        self.say("age", ages.how)
+        return ages.values
+
     def sexes(self, described: Mapping[str, Any]) -> pd.Series:
         """Return the sexes; numbers only where a flag or participants.json explains them."""
         name = self.columns.sex
         text = self.column("sex")
-        codes = participants.parse_codes(self.columns.sex_codes)
+        codes, source = participants.parse_codes(self.columns.sex_codes), "--sex-codes"
         said = described.get(name)
         if not codes and isinstance(said, dict):
-            codes = participants.codes_from_levels(said.get("Levels"))
+            codes, source = participants.codes_from_levels(said.get("Levels")), "Levels in JSON"
         if not codes:
             numbers = text.notna() & text.map(participants.is_code)
             if numbers.any():
                 self._unexplained(name, sorted(set(text[numbers])))
                 text = text.mask(numbers)
-        return self.rows("sex", participants.read_sexes(text, codes))
+        parsed = participants.read_sexes(text, codes)
+        if len(parsed.faults) > max(2, text.notna().sum() / 2):
+            found = some(sorted({f"'{text[row]}'" for row in parsed.faults}))
+            self._whole(
+                f"column '{name}' holds {found}, which are no sexes; name it by --sex-column"
+            )
+        else:
+            for row, sentence in parsed.faults.items():
+                self.fault(row, name, sentence)
+        meanings = ", ".join(f"{code} is {sex or 'missing'}" for code, sex in codes.items())
+        self.say("sex", f"{meanings} ({source})" if codes else "")
+        return parsed.values
 
     def _unexplained(self, name: str, found: list[str]) -> None:
         guess = participants.codes_from_name(name)
         suggestion = f'; its name suggests --sex-codes "{guess}"' if guess else ""
-        self.problems.append(
-            Problem(
-                self.place,
-                f"column '{name}' holds the numbers {some(found)}, whose meaning differs between "
-                'studies; say it by --sex-codes, such as "1=M,2=F", or by the Levels of '
-                f"'{name}' in participants.json{suggestion}",
-            )
+        self._whole(
+            f"column '{name}' holds the numbers {some(found)}, whose meaning differs between "
+            'studies; say it by --sex-codes, such as "1=M,2=F", or by the Levels of '
+            f"'{name}' in participants.json{suggestion}"
         )
 
-    def look_alikes(self, site: pd.Series) -> None:
-        """Note sites whose names differ in case or spaces only."""
-        spelled: dict[str, set[str]] = {}
-        for name in set(site.dropna()):
-            spelled.setdefault("".join(str(name).casefold().split()), set()).add(str(name))
-        for names in spelled.values():
-            if len(names) > 1:
-                listed = " and ".join(f"'{name}'" for name in sorted(names))
-                said = f"sites {listed} differ in case or spaces only, but count as different sites"
-                self.notes.append(Note(said))
+    def same_people(self, sex: pd.Series) -> None:
+        """Say where scans of one participant differ in sex, as of ids that each site gave anew."""
+        people = self.table["participant_id"].astype(str)
+        sexes = sex.groupby(people).nunique()
+        differ = list(sexes.index[sexes > 1])
+        if not differ:
+            return
+        several = int((people.value_counts() > 1).sum())
+        if len(differ) > 2 and len(differ) >= BOTH_SEXES * several:
+            self._whole(
+                f"{len(differ)} of {several} participants with several scans have scans of both "
+                f"sexes ({some(differ)}); where each site numbers its participants from 1, write "
+                "the site into participant_id"
+            )
+        else:
+            self.notes.append(Note(f"scans of one participant differ in sex: {some(differ)}"))
+
+
+def names_kind(column: str, kind: str) -> bool:
+    """Whether a column's name says that it holds a ``"site"``, an ``"age"`` or a ``"sex"``.
+
+    The word must stand by itself, as in ``AGE_AT_SCAN``, or in an abbreviation, as in
+    ``PTGENDER`` and ``siteID``: ``average`` and ``image`` are no ages.
+    """
+    tokens = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", column)
+    pattern = rf"(pt|scan|subj(ect)?)?({ALIASES[kind]})s?(id|name|code|no)?"
+    return any(re.fullmatch(pattern, token.casefold()) for token in (*tokens, column))
 
 
 def missing_notes(table: pd.DataFrame) -> list[Note]:

@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
-from harmbench.data.bids import BIDSDataset, Survey
 from harmbench.data.bids_images import ImageFacts
 from harmbench.data.confounding import Confounding, confounding, eta_squared
 from harmbench.data.problems import Problem, ScanName, some
 from harmbench.data.splits import PARTS, Split, make_split
+from harmbench.data.survey import Survey, Surveyed
 from harmbench.dataset import Dataset, Note, by_kind
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
@@ -78,9 +78,9 @@ class DataSheet:
 def survey(dataset: Dataset, progress: Progress | None = None) -> Survey:
     """Read a data set of any kind as far as possible, and gather all that is wrong.
 
-    Other kinds than BIDS folders say the first problem only.
+    Data sets without a method `survey` say the first problem only.
     """
-    if isinstance(dataset, BIDSDataset):
+    if isinstance(dataset, Surveyed):
         return dataset.survey(progress)
     try:
         cohort = dataset.load(progress)

@@ -8,8 +8,9 @@ import io
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -45,13 +46,19 @@ class Lines(NamedTuple):
     rows: list[tuple[int, list[str]]]
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, site: str = "") -> pd.DataFrame:
     """Read a table as stripped text, missing values as NaN; the index is the line in the file.
 
     The encoding is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. The columns are separated by
     tabs, commas, semicolons or vertical bars, whichever the header has most of (tabs first), or
     as a first line ``sep=;`` says. Fields may be quoted. Blank lines, and empty columns without a
     name, are ignored.
+
+    Parameters
+    ----------
+    path : Path
+    site : str
+        Column in which ``NA`` is a name, as of Naples, unless another column holds it too.
 
     Raises
     ------
@@ -74,12 +81,24 @@ def read_table(path: Path) -> pd.DataFrame:
             f"{path.name} has two columns called {', '.join(twice)}; each needs a name of its own"
         )
     cells = [[fields[place] for place in named] for _, fields in rows]
-    return pd.DataFrame(
-        [[np.nan if cell.casefold() in MISSING else cell for cell in row] for row in cells],
-        index=[line for line, _ in rows],
-        columns=names,
-        dtype=object,
-    )
+    values = without_missing(cells, names.index(site) if site in names else -1)
+    return pd.DataFrame(values, [line for line, _ in rows], names, dtype=object)
+
+
+def without_missing(rows: Sequence[Sequence[str]], site: int = -1) -> list[list[Any]]:
+    """Return rows of text with NaN for what stands for a missing value.
+
+    ``NA`` in the column at `site` is a name, unless another column holds it too.
+    """
+    held = {place for row in rows for place, cell in enumerate(row) if cell == "NA"}
+    name = site if held == {site} else -1
+    return [
+        [
+            np.nan if cell.casefold() in MISSING and not (place == name and cell == "NA") else cell
+            for place, cell in enumerate(row)
+        ]
+        for row in rows
+    ]
 
 
 def plain(text: str) -> str:

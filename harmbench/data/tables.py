@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -12,41 +13,49 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
-from harmbench.data import participants
-from harmbench.data.problems import some
+from harmbench.data.covariates import Columns, clean, missing_notes
+from harmbench.data.feature_columns import Table, read_columns
+from harmbench.data.problems import Problem, some
+from harmbench.data.spellings import one_spelling, rounded
+from harmbench.data.survey import Survey, accepted, too_few_sites
 from harmbench.data.table_files import read_table
 from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
-VERSION = 1
-MOST_NAMED = 100
-"""Features that the data sheet names."""
+VERSION = 2
 NAMES = ("participant_id", "session_id", "slice", "site", "age", "sex")
 
 
 class TableDataset(Dataset):
     """A table of features: ``participant_id``, ``site``, ``age``, ``sex``, and numeric columns.
 
-    Every other column whose values are all numbers is a feature; the rest are kept as they are. A
-    ``session_id`` tells scans of one participant apart; a column ``slice`` is left out, a table of
-    features has none. Each feature is brought to mean 0 and
-    standard deviation 1 over the whole table, whatever its unit, so that distances do not hang on
-    the largest one; no label has a part in that.
+    Every other column of numbers is a feature, but for those that plainly tell the site; the data
+    sheet names them. The other columns are kept as they are. A ``session_id`` tells scans of one
+    participant apart; a column ``slice`` is left out, a table of features has none. Each feature is
+    brought to mean 0 and standard deviation 1 over the whole table, whatever its unit, so that
+    distances do not depend on the largest one; no label has a part in that.
 
     Parameters
     ----------
     path : str or Path
-        A .tsv or .csv file in UTF-8, with a header line.
+        A .tsv or .csv file with a header line.
     site_column, age_column, sex_column : str
         What these columns are called; ``""`` leaves age or sex out.
     sex_codes : str
         What numbers in the column of the sex stand for, such as ``"1=M,2=F"``.
+    age_unit : {"", "years", "months", "weeks", "days"}
+        Unit of the age column; ``""`` for what its name says, or else years.
+    skip_bad : bool
+        Whether rows with problems are left out, with notes, instead of refused.
+    features : str
+        Patterns of the columns that are features, such as ``"lh_*,rh_*"``; one that begins with
+        ``!`` excludes columns.
 
     Raises
     ------
     HarmbenchError
-        By `load` and `fingerprint`, naming the column and the line.
+        By `load` and `fingerprint`, naming the columns and the lines, all of them at once.
     """
 
     def __init__(
@@ -56,12 +65,14 @@ class TableDataset(Dataset):
         age_column: str = "age",
         sex_column: str = "sex",
         sex_codes: str = "",
+        age_unit: str = "",
+        skip_bad: bool = False,
+        features: str = "",
     ) -> None:
         self.path = Path(path)
-        self.site_column = site_column
-        self.age_column = age_column
-        self.sex_column = sex_column
-        self.sex_codes = sex_codes
+        self.columns = Columns(site_column, age_column, sex_column, sex_codes, age_unit)
+        self.skip_bad = skip_bad
+        self.features = features
 
     @property
     def info(self) -> DatasetInfo:
@@ -70,88 +81,92 @@ class TableDataset(Dataset):
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # a property that is computed once
-        """Hash of the file's bytes and of the names of its columns."""
+        """Hash of the file's bytes and of all that decides how they are read."""
+        self._require_file()
+        content = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        said = (VERSION, asdict(self.columns), self.skip_bad, self.features, content)
+        return hashlib.sha256(f"table {said}".encode()).hexdigest()
+
+    def _require_file(self) -> None:
         if not os.path.isfile(self.path):
             raise HarmbenchError(f"there is no file {self.path}")
-        content = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        names = (self.site_column, self.age_column, self.sex_column, self.sex_codes)
-        return hashlib.sha256(f"table {VERSION} {names} {content}".encode()).hexdigest()
 
     def load(self, progress: Progress | None = None) -> Cohort:
         """Read the table; rows keep its order, features that of the columns."""
-        if not os.path.isfile(self.path):
-            raise HarmbenchError(f"there is no file {self.path}")
-        text = read_table(self.path)
-        lines = pd.Series([f"{self.path.name}, line {line}" for line in text.index], text.index)
-        known = self._known(text, lines)
-        stated = {self.site_column, self.age_column, self.sex_column, *NAMES}
+        cohort, self.notes = accepted(self.survey(progress), self.skip_bad)
+        return cohort
+
+    def survey(self, progress: Progress | None = None) -> Survey:
+        """Read everything that can be read, and gather all that is wrong."""
+        self._require_file()
+        try:
+            return self._survey()
+        except HarmbenchError as error:
+            return Survey(None, [], [Problem(self.path.name, str(error))], [])
+
+    def _survey(self) -> Survey:
+        text = read_table(self.path, self.columns.site)
+        stated = {self.columns.site, self.columns.age, self.columns.sex, *NAMES}
         others = text[[name for name in text if name not in stated]]
-        features, rest = _features(others, lines)
-        table = pd.concat([known, rest], axis=1).reset_index(drop=True)
-        images = _standardized(features)
-        names = some(map(str, features), MOST_NAMED)
-        self.notes = [Note(f"{features.shape[1]} features: {names}", "read")]
-        self.notes += [Note(f"column '{name}': not numbers", "set_aside") for name in rest]
-        return Cohort(images, table, np.ones(images.shape, bool), "table")
-
-    def _known(self, text: pd.DataFrame, lines: pd.Series) -> pd.DataFrame:
-        """Return identifiers and covariates of every row."""
-        asked = (self.site_column, self.age_column, self.sex_column)
-        for name in ("participant_id", *filter(None, asked)):
-            if name not in text:
-                raise HarmbenchError(
-                    f"{self.path.name} has no column '{name}'; it has {', '.join(text)}: rename "
-                    "it, or say what it is called by --site-column, --age-column, --sex-column"
-                )
-        nothing = pd.Series(np.nan, text.index, dtype=object)
-        age = text[self.age_column] if self.age_column else nothing
-        sex = text[self.sex_column] if self.sex_column else nothing
-        sexes = participants.read_sexes(sex, participants.parse_codes(self.sex_codes))
-        for line, sentence in sexes.faults.items():
-            raise HarmbenchError(f"{lines[line]}: {sentence}")
-        known = pd.DataFrame(
-            {
-                "participant_id": text["participant_id"],
-                "session_id": text["session_id"].fillna("") if "session_id" in text else "",
-                "slice": 0,
-                "site": text[self.site_column],
-                "age": participants.parse_ages(age, lines),
-                "sex": sexes.values,
-            }
+        named, notes = self._named(text)
+        sources = [dict.fromkeys(text, f"{self.path.name}, line {line}") for line in text.index]
+        known = clean(named, sources, self.columns, {}, self.path.name)
+        table = known.table
+        scans = list(zip(table["participant_id"], table["session_id"], strict=True))
+        of_rows = Table(
+            self.path.name, scans, table["site"].to_numpy(str), table["age"].to_numpy(float)
         )
-        if known["participant_id"].isna().any():
-            raise HarmbenchError(f"{lines[known['participant_id'].isna().idxmax()]} has no name")
-        participants.require_sites(known["site"], lines)
-        twice = known.duplicated(["participant_id", "site", "session_id"])
-        if twice.any():
+        columns = read_columns(others, of_rows, self.features)
+        problems = [*known.problems, *columns.problems, *self._repeated(table, text.index)]
+        bad = {problem.scan for problem in problems}
+        good = np.array([scan not in bad for scan in scans])
+        good &= columns.features.notna().all(axis=1).to_numpy()
+        keys = table[["participant_id", "session_id", "slice", "site", "age", "sex"]]
+        kept = pd.concat([keys, columns.rest.reset_index(drop=True)], axis=1)[good]
+        if self.columns.site in text:
+            problems += too_few_sites(self.path.name, kept, problems)
+        if "slice" in text:
+            notes.append(Note("column slice: a table of features has no slices", "set_aside"))
+        notes += [*known.notes, *columns.notes, *missing_notes(kept)]
+        if columns.features.empty or not good.any() or kept["site"].isna().any():
+            return Survey(None, [], problems, notes)
+        images = _standardized(columns.features[good])
+        whole = np.ones(images.shape, bool)
+        cohort = Cohort(images, kept.reset_index(drop=True), whole, "table")
+        return Survey(cohort, [], problems, notes)
+
+    def _named(self, text: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
+        """Return the table with its identifiers, each by one spelling."""
+        if "participant_id" not in text:
             raise HarmbenchError(
-                f"{lines[twice.idxmax()]} names the same scan as a line before it; tell them "
-                "apart by a column session_id"
+                f"it has no column 'participant_id'; it has {some(text, 30)}: rename the one that "
+                "holds the participants' names"
             )
-        return known
+        people, said = one_spelling(text["participant_id"], "participant", zeros=False)
+        if people.isna().any():
+            raise HarmbenchError(f"line {people.isna().idxmax()} has no participant_id")
+        if lost := rounded(people):
+            raise HarmbenchError(
+                f"line {lost[0]}: the participant_id '{people[lost[0]]}' is a number that a "
+                "spreadsheet program has rounded; format that column as text, and save it again"
+            )
+        sessions: pd.Series | str = ""
+        if "session_id" in text:
+            found, more = one_spelling(text["session_id"], "session")
+            sessions, said = found.fillna(""), said + more
+        named = text.assign(participant_id=people, session_id=sessions, slice=0)
+        return named, [Note(sentence) for sentence in said]
 
-
-def _features(others: pd.DataFrame, lines: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the columns of numbers as float64, and the others as they are.
-
-    Raises
-    ------
-    HarmbenchError
-        Where there is no column of numbers, or one with a value missing or infinite.
-    """
-    numbers = others.apply(pd.to_numeric, errors="coerce").astype(np.float64)
-    is_feature = (numbers.notna() | others.isna()).all() & numbers.notna().any()
-    chosen = numbers.loc[:, is_feature]
-    if chosen.shape[1] == 0:
-        raise HarmbenchError("the table has no feature: no further column whose values are numbers")
-    bad = ~np.isfinite(chosen.to_numpy())
-    if bad.any():
-        line, column = np.argwhere(bad)[0]
-        raise HarmbenchError(
-            f"{lines.iloc[line]}: feature '{chosen.columns[column]}' is missing or infinite; "
-            "fill it, or leave the line or the column out"
-        )
-    return chosen, others.loc[:, ~is_feature]
+    def _repeated(self, table: pd.DataFrame, lines: pd.Index) -> list[Problem]:
+        twice = table.duplicated(["participant_id", "site", "session_id"]).to_numpy()
+        return [
+            Problem(
+                f"{self.path.name}, line {line}",
+                f"it names the same scan of {person} as a line before it; tell them apart by a "
+                "column session_id",
+            )
+            for line, person in zip(lines[twice], table["participant_id"][twice], strict=True)
+        ]
 
 
 def _standardized(features: pd.DataFrame) -> NDArray[np.float32]:

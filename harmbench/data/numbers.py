@@ -1,0 +1,163 @@
+"""Columns of numbers as people write them: decimal commas, thousands separators, units, errors."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+Commas = Literal["decimal", "thousands", ""]
+"""What a comma between digits means in a file; ``""`` where the file does not show it."""
+
+UNITS = frozenset(
+    "mm cm m mm2 mm3 mm^2 mm^3 mm² mm³ cm2 cm3 cm^2 cm^3 cm² cm³ µm um ml l cc g kg mg ms s hz "
+    "% ‰ °".split()
+)
+ERRORS = re.compile(r"#\s?[A-Z0-9/]+[!?]?|Err:\d+", re.IGNORECASE)
+"""What formulas of spreadsheets leave behind: #DIV/0!, #N/A, #VALUE!, #REF!, Err:502."""
+BOUND = re.compile(r"[<>≤≥~≈±]=?\s*[\d.,]*\d.*")
+EXPONENT = r"([eE][+-]?\d+)?"
+GROUP = r"[1-9]\d{0,2}"
+DECIMAL_COMMA = re.compile(rf"[+-]?(\d*|{GROUP}([. '\u2019]\d{{3}})+)(,\d+)?{EXPONENT}")
+DECIMAL_POINT = re.compile(rf"[+-]?(\d*|{GROUP}([, '\u2019]\d{{3}})+)(\.\d*)?{EXPONENT}")
+POINTS_OF_THOUSANDS = re.compile(rf"[+-]?{GROUP}(\.\d{{3}})+")
+
+
+class Numbers(NamedTuple):
+    """A column as numbers.
+
+    Attributes
+    ----------
+    values : Series of float
+        NaN where a value is missing or faulty.
+    faults : dict of int to str
+        What is wrong with a value, by row label.
+    how : str
+        What had to be done to read the numbers, such as ``"decimal commas"``; mostly ``""``.
+    numeric : bool
+        Whether the column is meant as numbers: at least half of its values, errors of formulas
+        apart, are numbers or bounds such as ``<0.01``.
+    """
+
+    values: pd.Series
+    faults: dict[int, str]
+    how: str = ""
+    numeric: bool = True
+
+
+def read_numbers(text: pd.Series, commas: Commas = "") -> Numbers:
+    """Read a column of numbers; a notation is accepted where all its values agree with it.
+
+    Parameters
+    ----------
+    text : Series of str
+        NaN where missing.
+    commas : {"decimal", "thousands", ""}
+        What a comma means in the other columns of the file, for columns of values such as
+        ``1,234`` that may be either.
+    """
+    given = text.dropna().astype(object)
+    values = _floats(given)
+    ambiguous = False
+    if values is not None and commas == "decimal":
+        points = given[given.str.contains(".", regex=False)]
+        ambiguous = len(points) > 0 and all(map(POINTS_OF_THOUSANDS.fullmatch, points))
+    if values is not None and not ambiguous:
+        faults = {row: f"'{given[row]}' is infinite" for row in values.index[np.isinf(values)]}
+        return Numbers(_whole(values.mask(np.isinf(values)), text), faults)
+    bare, unit, faults = _without_unit(given)
+    bare = bare[[row not in faults for row in bare.index]]
+    meaning = "" if ambiguous else commas_of(bare)
+    pattern = DECIMAL_COMMA if (meaning or commas) == "decimal" else DECIMAL_POINT
+    if not meaning and not ambiguous and all(pattern.fullmatch(c) for c in bare if _either(c)):
+        meaning = commas
+    pattern = DECIMAL_COMMA if meaning == "decimal" else DECIMAL_POINT
+    how = [f"without the unit '{unit}'"] if unit else []
+    numbers = {}
+    for row, cell in bare.items():
+        if pattern.fullmatch(cell) and re.search(r"\d", cell) and (meaning or "," not in cell):
+            numbers[row] = _number(cell, meaning) if not ambiguous else np.nan
+        if not np.isfinite(numbers.get(row, np.nan)):
+            faults[row] = _fault(text[row], cell, unit, meaning)
+    if meaning and any("," in bare[row] for row in numbers):
+        how.append("decimal commas" if meaning == "decimal" else "commas between thousands")
+    errors = sum(ERRORS.fullmatch(str(given[row])) is not None for row in faults)
+    bounds = sum(BOUND.fullmatch(str(given[row])) is not None for row in faults)
+    alike = sum(1 for cell in bare if _either(cell)) + bounds
+    numeric = 2 * alike >= len(given) - errors and len(given) > 0
+    clean = pd.Series(numbers, dtype=float).replace([np.inf, -np.inf], np.nan)
+    return Numbers(_whole(clean, text), dict(sorted(faults.items())), ", ".join(how), numeric)
+
+
+def commas_of(text: pd.Series) -> Commas:
+    """Return what commas mean in a column; ``""`` where it has none or they may mean either."""
+    cells = [cell for cell in text.dropna() if _either(cell)]
+    decimal = [DECIMAL_COMMA.fullmatch(cell) is not None for cell in cells]
+    point = [DECIMAL_POINT.fullmatch(cell) is not None for cell in cells]
+    if sum(decimal) > sum(point):
+        return "decimal"
+    sure = zip(cells, decimal, point, strict=True)
+    return "thousands" if any("," in c and p and not d for c, d, p in sure) else ""
+
+
+def _either(cell: str) -> bool:
+    found = DECIMAL_COMMA.fullmatch(cell) or DECIMAL_POINT.fullmatch(cell)
+    return found is not None and any(char.isdigit() for char in cell)
+
+
+def _floats(given: pd.Series) -> pd.Series | None:
+    """Return plain numbers, None where one value is something else."""
+    try:
+        values = given.to_numpy().astype(float)
+    except ValueError:
+        return None
+    # Python reads 3_4 as 34.
+    return None if any("_" in cell for cell in given) else pd.Series(values, given.index)
+
+
+def _whole(values: pd.Series, text: pd.Series) -> pd.Series:
+    return values.reindex(text.index).astype(float)
+
+
+def _number(cell: str, commas: Commas) -> float:
+    if commas == "decimal":
+        cell = cell.replace(".", "").replace(",", ".")
+    return float(re.sub("[, '\u2019]", "", cell))
+
+
+def _without_unit(given: pd.Series) -> tuple[pd.Series, str, dict[int, str]]:
+    """Return the values without their unit, the unit, and what is wrong with other ones."""
+    split = [re.fullmatch(r"(.*\d)\s*([^\d\s.,]\S*)", cell) for cell in given]
+    units = [m[2] if m and m[2].casefold() in UNITS else "" for m in split]
+    bare = pd.Series(
+        [m[1] if m and unit else cell for m, unit, cell in zip(split, units, given, strict=True)],
+        given.index,
+        dtype=object,
+    )
+    usual = Counter(unit for unit, cell in zip(units, bare, strict=True) if _either(cell))
+    unit = usual.most_common(1)[0][0] if usual else ""
+    said = f"the unit '{unit}'" if unit else "no unit"
+    faults = {
+        row: f"'{given[row]}' stands among values with {said}"
+        for row, mine in zip(given.index, units, strict=True)
+        if mine != unit and _either(bare[row])
+    }
+    return bare, unit, faults
+
+
+def _fault(cell: str, bare: str, unit: str, meaning: Commas) -> str:
+    if ERRORS.fullmatch(cell):
+        return f"'{cell}' is the error of a spreadsheet's formula"
+    if BOUND.fullmatch(cell):
+        return f"'{cell}' is a bound, not a number"
+    if not meaning and DECIMAL_COMMA.fullmatch(bare) and DECIMAL_POINT.fullmatch(bare):
+        return (
+            f"'{cell}' may be a decimal or a number with a separator of thousands; write decimal "
+            "points and no separators"
+        )
+    if _either(bare):
+        return f"'{cell}' is written in another way than the other values"
+    return f"'{cell}' is not a number"

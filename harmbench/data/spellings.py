@@ -1,0 +1,84 @@
+"""Names that are written in several ways and mean one thing: of sites, participants, sessions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from harmbench.data.table_files import plain
+
+
+def code_of(text: object) -> str:
+    """Return a name in lower case, and whole numbers alike however written (1, 01, 1.0)."""
+    lower = str(text).strip().casefold()
+    if not re.fullmatch(r"-?[0-9]+(\.0*)?", lower):
+        return lower
+    # Not by way of `int`, which refuses more than 4,300 digits.
+    digits = lower.partition(".")[0].removeprefix("-").lstrip("0")
+    return ("-" if digits and lower.startswith("-") else "") + (digits or "0")
+
+
+def one_spelling(names: pd.Series, kind: str, zeros: bool = True) -> tuple[pd.Series, list[str]]:
+    """Return the names, each thing by one name, and a sentence for each that had several.
+
+    Names are one where they differ in Unicode form, in the kind of spaces and dashes, in invisible
+    signs, or as whole numbers (``1``, ``1.0`` and, with `zeros`, ``01``). The most frequent
+    spelling is kept.
+
+    Parameters
+    ----------
+    names : Series of str
+        NaN where missing.
+    kind : str
+        What they name, such as ``"site"``.
+    zeros : bool
+        Whether leading zeros are no difference.
+    """
+    counts = Counter(str(name) for name in names.dropna())
+    groups: dict[str, list[str]] = {}
+    for name, _ in sorted(counts.items(), key=lambda item: (-item[1], len(item[0]), item[0])):
+        groups.setdefault(_key(plain(name), zeros), []).append(name)
+    kept = {name: plain(group[0]) for group in groups.values() for name in group}
+    said = [
+        f"{kind}s {_listed(group)} are read as one {kind}, '{plain(group[0])}'"
+        for group in groups.values()
+        if len(group) > 1
+    ]
+    return names.map(kept, na_action="ignore").astype(object), said
+
+
+def rounded(names: pd.Series) -> list[Any]:
+    """Return the labels of names that a spreadsheet program has rounded, such as ``1.23E+11``."""
+    return list(names.index[names.astype(str).str.fullmatch(r"\d([.,]\d+)?E\+\d+")])
+
+
+def _key(name: str, zeros: bool) -> str:
+    if not re.fullmatch(r"[0-9]+(\.0*)?", name):
+        return name
+    return code_of(name) if zeros else name.partition(".")[0]
+
+
+def _shown(name: str) -> str:
+    """Return a name in quotes; signs that cannot be told apart by eye as their numbers."""
+    return f"'{name}'" if plain(name) == name else ascii(name)
+
+
+def look_alikes(names: pd.Series, kind: str) -> list[str]:
+    """Return a sentence for names that differ in case, spaces or punctuation only."""
+    alike: dict[str, set[str]] = {}
+    for name in set(names.dropna()):
+        alike.setdefault(re.sub(r"[\W_]+", "", str(name).casefold()), set()).add(str(name))
+    return [
+        f"{kind}s {_listed(group)} differ in case, spaces or punctuation only, but count as "
+        f"different {kind}s"
+        for key, group in alike.items()
+        if key and len(group) > 1
+    ]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(map(_shown, sorted(names)))
