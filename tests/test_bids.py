@@ -309,14 +309,6 @@ def test_participants_may_have_a_row_for_each_session(folder):
         load(folder)
 
 
-def test_ids_that_lost_their_zeros_are_recognized(folder):
-    (folder / "participants.tsv").write_text(TABLE.replace("sub-01", "1"))
-    with pytest.raises(HarmbenchError, match="has 'sub-1' lost its leading zeros"):
-        load(folder)
-    (folder / "participants.tsv").write_text(TABLE.replace("sub-", ""))
-    assert len(load(folder)) == 4
-
-
 def test_ixi_like_columns_by_flags_and_codes(folder):
     header = "participant_id\tAge\tSEX_ID (1=m, 2=f)\tsite \n"
     rows = [("01", "34.5", "1", "1"), ("02", "-", "2", "1"), ("03", "89+", "2", "2"),

@@ -172,7 +172,9 @@ def test_links_out_of_a_data_set_are_refused(study: Path, file: str) -> None:
         nib.save(nib.Nifti1Image(made_up_scan(0), np.diag([4.0, 4, 4, 1])), f"{outside}.nii")
         Path(f"{outside}.nii").rename(outside)
     else:
-        outside.write_text("{}" if file.endswith(".json") else "filename\tage\nx\t30\n")
+        outside.write_text(
+            "{}" if file.endswith(".json") else "filename\tage\nanat/sub-1_T1w.nii\t30\n"
+        )
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(outside)
     with pytest.raises(HarmbenchError, match=r"leads out of study.*follow_links") as refused:

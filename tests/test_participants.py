@@ -40,7 +40,7 @@ def test_faults_name_the_file_and_line_of_the_value():
          "age": ["20", "?!"], "sex": ["M", "9"]}
     )  # fmt: skip
     sources = [{}, {"age": "sub-2_sessions.tsv, line 3", "group": "participants.tsv, line 7"}]
-    found = clean(table, sources, Columns(site="group", sex_codes="1=M,2=F"), {})
+    found = clean(table, sources, Columns(site="group", sex_codes="1=M,2=F"))
     said = [str(problem) for problem in found.problems]
     assert any(s.startswith("sub-2_sessions.tsv, line 3, sub-2 ses-b: age '?!'") for s in said)
     assert any(s.startswith("participants.tsv, line 7, sub-2 ses-b: the site is") for s in said)

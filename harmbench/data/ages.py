@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,9 @@ IN_MONTHS = "interview_age"
 """The age of the NIMH Data Archive (ABCD and others), by its definition in months."""
 WITH_UNIT = re.compile(r"P?(\d+(?:[.,]\d+)?)\s*([a-z]+)\.?", re.IGNORECASE)
 """``18 months``, ``018M`` (DICOM) and ``P18M`` (ISO 8601)."""
+
+
+JSON = "its description in JSON"
 
 
 class Unit(NamedTuple):
@@ -63,37 +66,34 @@ class Ages(NamedTuple):
     how: str = ""
 
 
-def unit_of(column: str, described: Mapping[str, Any], given: str = "") -> Unit:
+def unit_of(column: str, described: Sequence[Mapping[str, Any]] = (), given: str = "") -> Unit:
     """Return the unit of a column: as the user gives it, or as the data say, or years.
 
     Parameters
     ----------
     column : str
-    described : mapping
-        participants.json, whose ``Units`` (or else ``Description``) may name the unit.
+    described : sequence
+        What JSON files say of the column: ``Units`` (or else ``Description``) may name the unit.
     given : str
         By the user; ``""`` for nothing.
 
     Raises
     ------
     HarmbenchError
-        Where `given` is no unit, or participants.json and the column's name contradict.
+        Where `given` is no unit, or JSON files and the column's name contradict.
     """
     if given:
         if given not in PER_YEAR:
             raise HarmbenchError(f"--age-unit '{given}' must be one of {', '.join(PER_YEAR)}")
         return Unit(given, "--age-unit")
-    said = described.get(column)
-    stated = _stated(said) if isinstance(said, Mapping) else ""
-    named = _named(column)
-    if stated and named and stated != named:
-        raise HarmbenchError(
-            f"column '{column}' names {named}, and its description in JSON {stated}; say which by "
-            f"--age-unit {named} or --age-unit {stated}"
-        )
-    if stated:
-        return Unit(stated, "its description in JSON")
-    return Unit(named, "its name") if named else YEARS
+    sources = {_named(column): "its name"}
+    sources |= {_stated(said): JSON for said in described}
+    sources.pop("", None)
+    if len(sources) > 1:
+        said = " and ".join(f"{source} says {unit}" for unit, source in sources.items())
+        flags = " or ".join(f"--age-unit {unit}" for unit in sources)
+        raise HarmbenchError(f"the unit of column '{column}': {said}; say which by {flags}")
+    return next((Unit(unit, source) for unit, source in sources.items()), YEARS)
 
 
 def _stated(described: Mapping[str, Any]) -> str:

@@ -242,7 +242,7 @@ def _table(
         table[name] = table[name].astype(str) if name in table else ""
     number = _whole(table["slice"]) if "slice" in table else 0
     sources = [dict.fromkeys(table, f"row {row}") for row in range(n)]
-    known = clean(_text(table, columns), sources, columns, {}, "the archive")
+    known = clean(_text(table, columns), sources, columns, (), "the archive")
     refuse([replace(problem, scan=None) for problem in known.problems])
     table = table.assign(slice=number, **known.table[["site", "age", "sex"]])
     if sentence := single_site(table["site"]):

@@ -26,10 +26,11 @@ from harmbench.data.bids_layout import (
     read_object,
     refuse_strays,
 )
-from harmbench.data.bids_tables import participants_file, scan_rows, side_tables
+from harmbench.data.bids_side_tables import description_files, descriptions, side_tables
+from harmbench.data.bids_tables import participants_file, scan_rows
 from harmbench.data.covariates import Columns, clean, missing_notes
 from harmbench.data.preprocess import VERSION, Prepared, PreprocessConfig
-from harmbench.data.problems import Problem, ScanName, refuse
+from harmbench.data.problems import Problem, ScanName, refuse, some
 from harmbench.data.survey import Survey, accepted, too_few_sites
 from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
@@ -278,16 +279,20 @@ class BIDSDataset(Dataset):
         if not os.path.isdir(self.path):
             raise HarmbenchError(f"there is no folder {self.path}")
         everything, notes = find_scans(self.path, self.suffix, self.contains)
-        self._refuse_strays(*self._tables(everything))
-        rows = scan_rows(self.path, everything, self.columns.site)
+        tables = self._tables(everything)
+        self._refuse_strays(*tables, *description_files(self.path, tables))
+        rows = scan_rows(self.path, everything, self.columns)
         if rows.table.empty:
             return Index(everything, [], rows.table, [*rows.problems, NOTHING], notes + rows.notes)
         people = participants_file(self.path)
-        described = read_object(people.with_name("participants.json"))
+        described = descriptions(self.path, tables)
         table, problems, more = clean(
-            rows.table, rows.sources, self.columns, described, people.name
+            rows.table, rows.sources, self.columns, list(described.values()), people.name
         )
         problems = rows.problems + problems
+        for file, said in described.items():
+            if absent := [name for name in said if name not in rows.table]:
+                more.append(Note(f"{file}: no column is called {some(absent)}", "set_aside"))
         bad = {problem.scan for problem in problems if problem.scan is not None}
         good = np.array([scan.name not in bad for scan in rows.scans], dtype=bool)
         scans = [scan for scan in rows.scans if scan.name not in bad]
@@ -307,15 +312,15 @@ class BIDSDataset(Dataset):
 
     def _tables(self, scans: list[Scan]) -> set[Path]:
         people = participants_file(self.path)
-        described = people.with_name("participants.json")
         beside = {file for scan in scans for file, _ in side_tables(self.path, scan)}
-        return {people} | {file for file in beside | {described} if file.is_file()}
+        return {people, *beside}
 
     def _files_used(self) -> set[Path]:
         scans = self._index.everything
         images = {scan.image for scan in scans} | {scan.mask for scan in scans if scan.mask}
+        tables = self._tables(scans)
         here = {file for file in images if file.is_file() or file.is_symlink()}
-        return here | self._tables(scans)
+        return here | tables | description_files(self.path, tables)
 
 
 NOTHING = Problem("participants.tsv", "no scan has a row of its own; nothing is left to use")

@@ -60,7 +60,7 @@ def clean(
     table: pd.DataFrame,
     sources: Sequence[Mapping[str, str]],
     columns: Columns,
-    described: Mapping[str, Any],
+    described: Sequence[Mapping[str, Any]] = (),
     place: str = "participants.tsv",
 ) -> Clean:
     """Read site, age and sex of every scan.
@@ -72,14 +72,18 @@ def clean(
     sources : sequence of mapping
         For every row, the file and line that each value comes from.
     columns : Columns
-    described : mapping
-        participants.json, whose ``Levels`` may say what sex codes stand for, and whose ``Units``
-        that of the age.
+    described : sequence of mapping
+        JSON files, by column: ``Levels`` may say what sex codes stand for, ``Units`` the unit of
+        the age.
     place : str
         Name of the participants table.
     """
     reader = _Reader(table.reset_index(drop=True), sources, columns, place)
-    site, age, sex = reader.sites(), reader.ages(described), reader.sexes(described)
+    ages, sexes = (
+        [one[name] for one in described if isinstance(one.get(name), Mapping)]
+        for name in (columns.age, columns.sex)
+    )
+    site, age, sex = reader.sites(), reader.ages(ages), reader.sexes(sexes)
     reader.same_people(sex)
     table = reader.table.assign(site=site, age=age, sex=sex)
     return Clean(table, reader.problems, reader.notes)
@@ -168,7 +172,7 @@ class _Reader:
         self.say("site", f"{sites.nunique()} sites")
         return sites
 
-    def ages(self, described: Mapping[str, Any]) -> pd.Series:
+    def ages(self, described: Sequence[Mapping[str, Any]]) -> pd.Series:
         """Return the ages in years; nothing where the column as a whole cannot be ages."""
         name = self.columns.age
         text = self.column("age")
@@ -185,14 +189,16 @@ class _Reader:
         self.say("age", ages.how)
         return ages.values
 
-    def sexes(self, described: Mapping[str, Any]) -> pd.Series:
+    def sexes(self, described: Sequence[Mapping[str, Any]]) -> pd.Series:
         """Return the sexes; numbers only where a flag or participants.json explains them."""
         name = self.columns.sex
         text = self.column("sex")
         codes, source = participants.parse_codes(self.columns.sex_codes), "--sex-codes"
-        said = described.get(name)
-        if not codes and isinstance(said, dict):
-            codes, source = participants.codes_from_levels(said.get("Levels")), "Levels in JSON"
+        for said in described if not codes else ():
+            levels = participants.codes_from_levels(said.get("Levels"))
+            if levels and codes and levels != codes:
+                self._whole(f"JSON files contradict each other on the codes of column '{name}'")
+            codes, source = levels or codes, "Levels in JSON"
         if not codes:
             numbers = text.notna() & text.map(participants.is_code)
             if numbers.any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pandas as pd
@@ -49,6 +49,30 @@ def one_spelling(names: pd.Series, kind: str, zeros: bool = True) -> tuple[pd.Se
         if len(group) > 1
     ]
     return names.map(kept, na_action="ignore").astype(object), said
+
+
+def fitted(given: Collection[str], wanted: Collection[str]) -> dict[str, str]:
+    """Return for given names that are not wanted the only wanted ones that they fit.
+
+    Names fit where they differ in leading zeros, case and punctuation only, as ``sub-50772`` and
+    ``sub-0050772`` or ``sub-002_S_0413`` and ``sub-002S0413``; each must fit one other only.
+    """
+    spare = _by_code(set(wanted) - set(given))
+    loose = _by_code(set(given) - set(wanted))
+    return {
+        names[0]: spare[code][0]
+        for code, names in loose.items()
+        if len(names) == 1 and len(spare.get(code, [])) == 1
+    }
+
+
+def _by_code(names: Collection[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        bare = re.sub("^(sub|ses)-", "", plain(name))
+        whole = code_of(bare)  # 12.0 is 12, not 120
+        found.setdefault(code_of(re.sub(r"[\W_]+", "", whole)), []).append(name)
+    return found
 
 
 def rounded(names: pd.Series) -> list[Any]:

@@ -110,7 +110,7 @@ class TableDataset(Dataset):
         others = text[[name for name in text if name not in stated]]
         named, notes = self._named(text)
         sources = [dict.fromkeys(text, f"{self.path.name}, line {line}") for line in text.index]
-        known = clean(named, sources, self.columns, {}, self.path.name)
+        known = clean(named, sources, self.columns, (), self.path.name)
         table = known.table
         scans = list(zip(table["participant_id"], table["session_id"], strict=True))
         of_rows = Table(

@@ -1,0 +1,205 @@
+"""sessions.tsv and scans.tsv of a BIDS folder: each scan's row, and the rows that fit no scan."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from harmbench.data.bids_layout import Scan, home, read_object
+from harmbench.data.covariates import Columns
+from harmbench.data.problems import Problem, some
+from harmbench.data.spellings import fitted
+from harmbench.data.table_files import read_table
+from harmbench.dataset import Note
+from harmbench.errors import HarmbenchError
+
+
+class Row(NamedTuple):
+    """What a table says of a scan, and the file and line that say it."""
+
+    values: dict[str, Any]
+    source: str
+
+
+def side_tables(root: Path, scan: Scan) -> Iterator[tuple[Path, str]]:
+    """Yield the tables that say more of a scan, with the column that names it.
+
+    Those nearer to the scan come later. Of a derivative also those of the data set that it is of.
+    """
+    person, session = scan.name
+    for top in dict.fromkeys((home(root), root)):
+        folder = top / person
+        found = [(folder / f"{person}_scans.tsv", "filename")]
+        if session:
+            found.append((folder / f"{person}_sessions.tsv", "session_id"))
+            found.append((folder / session / f"{person}_{session}_scans.tsv", "filename"))
+        yield from ((file, column) for file, column in found if file.is_file())
+
+
+def description_files(root: Path, tables: Iterable[Path]) -> set[Path]:
+    """Return the JSON files that describe the columns of tables: beside them, and at the top."""
+    names = ("participants.json", "sessions.json", "scans.json")
+    files = {top / name for top in (home(root), root) for name in names}
+    files |= {table.with_suffix(".json") for table in tables}
+    return {file for file in files if file.is_file()}
+
+
+def descriptions(root: Path, tables: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Return what the JSON files say of the columns of tables, by the files' names.
+
+    Raises
+    ------
+    HarmbenchError
+        Where one of them is not a JSON object.
+    """
+    return {file.name: read_object(file) for file in sorted(description_files(root, tables))}
+
+
+class SideTables:
+    """Reads every side table once, and remembers which scans it names.
+
+    Parameters
+    ----------
+    root : Path
+    scans : sequence of Scan
+        All of the folder.
+    columns : Columns
+        Which columns hold site, age and sex: where a table holds one of them, its rows count.
+    """
+
+    def __init__(self, root: Path, scans: Sequence[Scan], columns: Columns) -> None:
+        self.root = root
+        self.columns = columns
+        self.problems: list[Problem] = []
+        self._tables: dict[Path, pd.DataFrame] = {}
+        self._scans: dict[Path, tuple[str, list[Scan]]] = {}
+        for scan in scans:
+            for file, column in side_tables(root, scan):
+                self._scans.setdefault(file, (column, []))[1].append(scan)
+        self._rows: dict[tuple[Path, Scan], Row] = {}
+        self._notes: dict[str, list[str]] = {}
+        self._fitted: dict[str, str] = {}
+        for file, (column, mine) in self._scans.items():
+            try:
+                self._read(file, column, mine)
+            except HarmbenchError as error:
+                place = file.parent.relative_to(home(root)).as_posix()
+                self.problems += [Problem(place, str(error), scan.name) for scan in mine]
+
+    def rows(self, scan: Scan) -> Iterator[Row]:
+        """Yield what the tables say of a scan, the strongest last."""
+        for file, _ in side_tables(self.root, scan):
+            if (file, scan) in self._rows:
+                yield self._rows[file, scan]
+
+    def notes(self) -> Iterator[Note]:
+        """Yield which tables were read, and which of their rows fit no scan."""
+        patterns: dict[str, set[Path]] = {}
+        for file, _ in self._rows:
+            patterns.setdefault(pattern(file.name), set()).add(file)
+        for name, files in sorted(patterns.items()):
+            yield Note(f"{name}: {len(files)} file{'s' if len(files) > 1 else ''}", "read")
+        if self._fitted:
+            pairs = some(f"'{given}' as {wanted}" for given, wanted in self._fitted.items())
+            yield Note(f"sessions are read by the only name that they fit: {pairs}")
+        for reason, names in self._notes.items():
+            yield Note(f"{some(names)}: {reason}", "set_aside")
+        strays = [file.relative_to(self.root).as_posix() for file in self._strays()]
+        if strays:
+            yield Note(f"{some(strays)}: not where the table of a scan is looked for", "set_aside")
+
+    def _strays(self) -> list[Path]:
+        places = ("*s.tsv", "sub-*/*s.tsv", "sub-*/ses-*/*s.tsv", "phenotype/*.tsv")
+        found = {file for place in places for file in self.root.glob(place)}
+        return sorted(file for file in found - set(self._scans) if file.stem != "participants")
+
+    def _read(self, file: Path, column: str, scans: list[Scan]) -> None:
+        """Find the row of each scan in one table, and say where there is none."""
+        table = read_table(file, self.columns.site)
+        if column not in table:
+            raise HarmbenchError(f"{file.name} has no column {column}; it has {some(table, 30)}")
+        names = table[column].fillna("").astype(str)
+        find = self._of_sessions if column == "session_id" else _of_images
+        lines = find(names, scans)
+        for scan, mine in lines.items():
+            if len(mine) > 1:
+                self.problems.append(
+                    Problem(
+                        file.parent.relative_to(home(self.root)).as_posix(),
+                        f"{file.name} names {' '.join(filter(None, scan.name))} more than once "
+                        f"(lines {some(map(str, mine))}); one row each",
+                        scan.name,
+                    )
+                )
+            elif mine:
+                values = table.loc[mine[0]].to_dict()
+                self._rows[file, scan] = Row(values, f"{file.name}, line {mine[0]}")
+        self._unfitting(file, table, column, lines)
+
+    def _of_sessions(self, names: pd.Series, scans: list[Scan]) -> dict[Scan, list[int]]:
+        """Return the lines that name each scan's session, apart from lost zeros."""
+        labels = names.map(lambda name: "ses-" + name.removeprefix("ses-"))
+        fit = fitted(set(labels), {scan.session_id for scan in scans})
+        self._fitted |= fit
+        labels = labels.replace(fit)
+        return {scan: list(names.index[labels == scan.session_id]) for scan in scans}
+
+    def _unfitting(
+        self, file: Path, table: pd.DataFrame, column: str, lines: dict[Scan, list[int]]
+    ) -> None:
+        """Say which scans have no row, and which rows no scan."""
+        known = {line for mine in lines.values() for line in mine}
+        without = [scan for scan, mine in lines.items() if not mine]
+        held = {self.columns.site, self.columns.age, self.columns.sex} & set(table) - {column}
+        shown = some((f"'{name}'" for name in table[column].dropna()), 3)
+        for scan in without if held and not known else ():
+            wanted = scan.session_id if column == "session_id" else scan.image.name
+            self.problems.append(
+                Problem(
+                    file.relative_to(home(self.root)).as_posix(),
+                    f"it says {' and '.join(sorted(held))} of {shown}, but nothing of {wanted}; "
+                    f"correct its column {column}, or delete it",
+                    scan.name,
+                )
+            )
+        if not known:
+            if not held:
+                self._note("names no image that is read", file.name)
+            return
+        for scan in without if held else ():
+            said = f"no row in {pattern(file.name)}; participants.tsv speaks for the scan"
+            self._note(said, " ".join(filter(None, scan.name)))
+        if column == "session_id":
+            for line in table.index.difference(sorted(known)):
+                self._note(
+                    f"a row in {pattern(file.name)}, but no image",
+                    f"{file.name.partition('_')[0]} {table[column][line]}",
+                )
+
+    def _note(self, reason: str, name: str) -> None:
+        self._notes.setdefault(reason, []).append(name)
+
+
+def pattern(name: str) -> str:
+    """Return a file's name with ``*`` for participant and session."""
+    return re.sub("(sub|ses)-[^_]+", r"\1-*", name)
+
+
+def _of_images(names: pd.Series, scans: list[Scan]) -> dict[Scan, list[int]]:
+    """Return the lines that name each scan's image; of a derivative, the image that it is made of.
+
+    Folders and the endings of compressed files are no difference.
+    """
+    stems = names.map(lambda name: re.sub(r"\.nii(\.gz)?$", "", re.split(r"[/\\]", name)[-1]))
+    found: dict[Scan, list[int]] = {}
+    for scan in scans:
+        mine = re.sub(r"\.nii(\.gz)?$", "", scan.image.name)
+        exact = list(names.index[stems == mine])
+        entities = set(mine.split("_"))
+        part = [line for line, stem in stems.items() if stem and set(stem.split("_")) <= entities]
+        found[scan] = exact or part
+    return found
