@@ -21,6 +21,7 @@ from harmbench.ambient import seeded, threads
 from harmbench.checkpoint import below, under
 from harmbench.cohort import Cohort
 from harmbench.errors import unknown
+from harmbench.layers import at_rest
 from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.seeding import seed_from
 from harmbench.training import TrainConfig, rows_at, train
@@ -231,7 +232,7 @@ class DDAE(Harmonizer):
                 observe_every=max(self.images // VALIDATIONS, 1),
             )
         best = trained.ema if isinstance(trained.ema, DDAENetwork) else network
-        self.network = best.to("cpu").eval()
+        self.network = at_rest(best)
         self._history = dict(trained.curve)
         if judge.errors:
             judge.take(self.network)
@@ -364,7 +365,7 @@ class DDAE(Harmonizer):
             if fields
             else SiteOperator.none(len(method.labels.sites), method.size)
         )
-        method.network = method._network().eval().requires_grad_(False)
+        method.network = at_rest(method._network())
         weights = {k: torch.from_numpy(v) for k, v in below("net", arrays).items()}
         method.network.load_state_dict(weights)
         return method

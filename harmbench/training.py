@@ -246,7 +246,9 @@ class _Run:
         seed: int,
         device: str,
     ) -> None:
-        self.model, self.phases, self.config, self.seed = model, phases, config, seed
+        # In this memory format a CPU convolves fastest; all maps follow the weights.
+        self.model = model.to(memory_format=torch.channels_last)
+        self.phases, self.config, self.seed = phases, config, seed
         self.group = Group.here()
         self.group.require_shares(config.batch_size)
         self.fabric = _fabric(device, config.precision)

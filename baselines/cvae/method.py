@@ -21,6 +21,7 @@ from harmbench.ambient import seeded, threads
 from harmbench.checkpoint import below, under
 from harmbench.cohort import Cohort
 from harmbench.errors import HarmbenchError, unknown
+from harmbench.layers import at_rest
 from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.scanners import random_scanner
 from harmbench.seeding import seed_from
@@ -321,7 +322,7 @@ class CVAE(Harmonizer):
 
 def _at_rest(network: nn.Module) -> Network:
     assert isinstance(network, Network)
-    return network.cpu().eval().requires_grad_(False)
+    return at_rest(network)
 
 
 def _require_one_of(name: str, value: str, known: Collection[str]) -> None:

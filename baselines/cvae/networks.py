@@ -131,7 +131,7 @@ class Network(nn.Module):
 
     def encode(self, images: Tensor) -> Posterior:
         """Return the posterior of images of shape (n, height, width)."""
-        mean, log_var = self.encoder(space_to_depth(images, self.grid)).chunk(2, dim=1)
+        mean, log_var = self.encoder(space_to_depth(images.unsqueeze(1), self.grid)).chunk(2, dim=1)
         return Posterior(mean, (log_var + START_LOG_VARIANCE).clamp(*LOG_VARIANCES))
 
     def decode(self, code: Tensor, site: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class Network(nn.Module):
             return Rendered(posterior, output, None, self.log_scale)
         step = torch.randint(1, self.sites, site.shape, generator=generator, device=site.device)
         other = self.decode(code, (site + step) % self.sites)
-        logits = self.adversary(space_to_depth(reverse_gradient(other), self.grid))
+        logits = self.adversary(space_to_depth(reverse_gradient(other).unsqueeze(1), self.grid))
         return Rendered(posterior, output, logits, self.log_scale)
 
 

@@ -26,6 +26,7 @@ from harmbench.ambient import seeded, threads
 from harmbench.checkpoint import below, under
 from harmbench.cohort import Cohort
 from harmbench.errors import HarmbenchError, unknown
+from harmbench.layers import at_rest
 from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.seeding import seed_from
 from harmbench.training import TrainConfig, train
@@ -212,7 +213,6 @@ class StyleGAN(Harmonizer):
         weights = Weights(self.style_weight, self.cycle, self.own, self.scanners, self.r1)
         with seeded(seed):
             model = Networks(self.sizes)
-        model = model.to(memory_format=torch.channels_last)  # a fifth faster on a processor
         watched = Scans(held_out if len(held_out) else cohort, self.sizes)
         scans = Scans(cohort, self.sizes)
         trained = train(
@@ -249,8 +249,7 @@ class StyleGAN(Harmonizer):
         )
 
     def _keep(self, model: Networks) -> None:
-        model = model.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-        self.generator, self.encoder = model.generator, model.style
+        self.generator, self.encoder = at_rest(model.generator), at_rest(model.style)
 
     def _learn_styles(self, cohort: Cohort, context: FitContext) -> None:
         site = cohort.column("site").astype(str)
@@ -352,7 +351,6 @@ class StyleGAN(Harmonizer):
             generator, encoder = Generator(method.sizes), Encoder(method.sizes, method.style_dim)
         generator.load_state_dict(below("generator", tensors))
         encoder.load_state_dict(below("encoder", tensors))
-        method.generator = generator.eval().requires_grad_(False)
-        method.encoder = encoder.eval().requires_grad_(False)
+        method.generator, method.encoder = at_rest(generator), at_rest(encoder)
         method.styles = below("styles", tensors)
         return method

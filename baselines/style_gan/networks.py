@@ -75,7 +75,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor | None) -> Tensor:
         """Normalize each map of each image."""
-        return F.instance_norm(x, weight=self.weight, bias=self.bias)
+        return F.group_norm(x, x.shape[1], self.weight, self.bias)
 
 
 class AdaIN(nn.Module):
@@ -99,10 +99,11 @@ class AdaIN(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor | None) -> Tensor:
         """Normalize x (n, channels, h, w) and give it the style (n, length)."""
-        coefficients = self.affine(style).unflatten(1, (2 * x.shape[1], -1))
-        terms = polynomials(self.field, x)
-        scale, shift = torch.einsum("nck,khw->nchw", coefficients, terms).chunk(2, dim=1)
-        return torch.addcmul(shift, F.instance_norm(x), 1 + scale)
+        channels, sides = x.shape[1], x.shape[2:]
+        coefficients = self.affine(style).unflatten(1, (2 * channels, -1))
+        fields = polynomials(self.field, x).flatten(1).T @ coefficients.transpose(1, 2)
+        scale, shift = fields.transpose(1, 2).unflatten(2, sides).chunk(2, dim=1)
+        return torch.addcmul(shift, F.group_norm(x, channels), 1 + scale)
 
 
 def exponents(degree: int) -> list[tuple[int, int]]:

@@ -37,8 +37,8 @@ _STRIDES = (1, 2, 2)
 _SLOPE = 0.2  # of the leaky ReLU; with a plain one a third of the features is 0 in every image
 _WEIGHTS_VERSION = 1
 _BATCH: dict[Extractor, int] = {"random-conv": 128, "inception": 16}
-_BATCH_PIXELS = 128 * 64 * 64
-"""Most pixels of a batch of `random-conv`, whose first layer alone takes 256 bytes of each."""
+_BATCH_PIXELS = 8 * 64 * 64
+"""Most pixels of a batch of `random-conv`: its maps must stay in the processor's cache."""
 
 
 def extract(images: NDArray[np.float32], extractor: Extractor, context: ProductContext) -> NDArray:
@@ -137,8 +137,11 @@ def _random_conv(device: str) -> Callable[[torch.Tensor], torch.Tensor]:
         pooled = []
         for (kernel, bias), stride in zip(layers, _STRIDES, strict=True):
             x = functional.conv2d(x, kernel, bias, stride=stride, padding=1)
-            x = functional.leaky_relu(x, _SLOPE)
-            pooled += [x.mean((2, 3)), x.std((2, 3), correction=0)]
+            maps = functional.leaky_relu_(x, _SLOPE).flatten(2)
+            mean = maps.mean(2)
+            # Several times as fast on a processor as torch's own standard deviation.
+            spread = torch.linalg.vector_norm(maps - mean[..., None], dim=2)
+            pooled += [mean, spread / maps.shape[2] ** 0.5]
         return torch.cat(pooled, dim=1)
 
     return forward

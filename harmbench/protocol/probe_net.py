@@ -56,9 +56,7 @@ class ProbeNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images (n, groups, height, width) to (n, groups, outputs)."""
         n, groups = x.shape[:2]
-        x = space_to_depth(x.flatten(0, 1), GRID).unflatten(0, (n, groups)).flatten(1, 2)
-        x = self.body(x.contiguous(memory_format=torch.channels_last))
-        return self.head(x.reshape(n, groups, -1))
+        return self.head(self.body(space_to_depth(x, GRID)).reshape(n, groups, -1))
 
 
 @dataclass(frozen=True)
