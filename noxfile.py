@@ -22,7 +22,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 SHARED = Path(".nox/shared").resolve()
 PYTEST = ("pytest", "-n", "auto", "--dist", "loadfile")
 JUDGED = ("combat", "ddae", "ddae-blind", "cvae", "gan")
-BENCHMARKS = ("phantom", "frechet", "probes", "coverage", "scaling")
+BENCHMARKS = ("phantom", "frechet", "networks", "probes", "coverage", "scaling")
 
 
 def run_shared(session: nox.Session, program: str, *args: str) -> None:

@@ -6,7 +6,7 @@ of a product of two matrices on the same threads and in the same precision, meas
 it. Time is processor time on a processor, so that other work on the machine counts little, and wall
 time on a GPU.
 
-``python benchmarks/networks.py [--device cuda] [--threads N] [--repeats N] [--json FILE] [ROW ...]``
+``python benchmarks/networks.py [WORD ...] [--device cuda] [--repeats N] [--json FILE]``
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from harmbench.cohort import Cohort
 from harmbench.errors import unknown
 from harmbench.layers import at_rest
 from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
+from harmbench.precision import Precision
 from harmbench.seeding import seed_from
 from harmbench.training import TrainConfig, rows_at, train
 from harmbench.weights import load_model, save_model
@@ -131,7 +132,7 @@ class DDAE(Harmonizer):
         batch_size: int = 16,
         lr: float = 5e-4,
         ema: float = 0.999,
-        precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed",
+        precision: Precision = "auto",
         adversary: float = 0.0,
         scanners: float = 0.0,
         operator: int = 0,

@@ -75,6 +75,8 @@ class Card(Recipe):
         Spent in training, over all stretches that ended by themselves or by an interruption.
     device, threads : str, int
         Where the last stretch ran.
+    precision : str
+        That it was trained in, such as ``"bf16-mixed"``; ``""`` where there is no choice.
     versions : dict of str to str
         Of harmbench, torch, numpy and Python.
     history : dict of str to list
@@ -92,6 +94,7 @@ class Card(Recipe):
     seconds: float
     device: str
     threads: int
+    precision: str = ""
     versions: dict[str, str]
     history: dict[str, list[int | float | None]]
     files: dict[str, str]
@@ -222,6 +225,7 @@ def page(card: Card) -> str:
         ("method seed", card.seed),
         ("images seen in training", f"{card.images:,}" if card.images else "not counted"),
         ("training time", f"{card.seconds:,.0f} s on {card.device}, {card.threads} CPU threads"),
+        ("precision of the training", card.precision or "not stated"),
         ("versions", ", ".join(f"{k} {v}" for k, v in sorted(card.versions.items()))),
     ]
     parts = [

@@ -25,6 +25,7 @@ from harmbench.config import (
 from harmbench.errors import HarmbenchError
 from harmbench.method import MethodInfo
 from harmbench.metric import MetricInfo
+from harmbench.precision import precision_of
 from harmbench.product import Product, ProductContext
 from harmbench.protocol import placebo
 
@@ -192,7 +193,14 @@ class Keys:
             self.config.threads,
             self.weights.get(cell.id, "trained"),
             self.config.device.partition(":")[0],
+            self._precision(cell),
         )
+
+    def _precision(self, cell: Cell) -> str:
+        """Return the precision that a cell is trained in; ``""`` where it is not."""
+        if cell.id in self.weights:
+            return ""
+        return precision_of(build_method(cell.spec).params(), self.config.device)
 
     def product(self, cell: Cell, name: str) -> str:
         """Key of a product; ``"oracle:probe.site"`` names another cell's."""

@@ -30,6 +30,7 @@ from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
 from harmbench.method import Harmonizer
 from harmbench.plan import Cell, CellId, digest
+from harmbench.precision import precision_of
 
 FOLDER = "weights"
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
@@ -87,6 +88,7 @@ class Saved:
             "images": card.images,
             "seconds": card.seconds,
             "device": card.device,
+            "precision": card.precision or card.params.get("precision", ""),
             "params": card.params,
             "id": self.id,
         }
@@ -119,9 +121,13 @@ class Choice:
     reason: str = ""
 
 
-def trained_here(method: Harmonizer) -> dict[str, Any]:
+def trained_here(method: Harmonizer, device: str) -> dict[str, Any]:
     """Return where the fit came from, as `Saved.facts`, for one made in the run itself."""
-    return {"origin": "trained", "images": images_seen(method.history)}
+    return {
+        "origin": "trained",
+        "images": images_seen(method.history),
+        "precision": precision_of(method.params(), device),
+    }
 
 
 def data_facts(

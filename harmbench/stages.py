@@ -170,7 +170,7 @@ class CellWork:
             else:
                 self._train(method, stage)
         stage.write_folder(method.save)
-        origin = saved.facts if saved else trained_here(method)
+        origin = saved.facts if saved else trained_here(method, self.bench.keys.config.device)
         name = "load weights" if saved else "fit"
         stage.complete(stage=name, **cost(), weights=origin)
 

@@ -38,6 +38,7 @@ from harmbench.fit_jobs import Job, fitted, fitted_together, help_to_fit
 from harmbench.group import from_outside, is_first
 from harmbench.method import Harmonizer
 from harmbench.plan import folder_name
+from harmbench.precision import precision_of
 from harmbench.progress import Progress
 from harmbench.runner import reference_site
 from harmbench.shipped import completed, data_facts, recipe
@@ -320,6 +321,7 @@ def _save(place: Place, material: Material, method: Harmonizer, seconds: float) 
         seconds=round(seconds, 1),
         device=f"{material.together} x {config.device}".removeprefix("1 x "),
         threads=config.threads,
+        precision=precision_of(method.params(), config.device),
         versions=versions | {package: version(package) for package in ("numpy", "torch")},
         history=thinned(history),
         files=files,

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from harmbench.ambient import interrupts, seeded
 from harmbench.checkpoint import Checkpoint, Curve, below, under
 from harmbench.errors import HarmbenchError
 from harmbench.group import Group
+from harmbench.precision import Precision, resolve_precision
 from harmbench.progress import Progress, Task
 from harmbench.seeding import seed_from
 
@@ -67,7 +68,8 @@ class TrainConfig:
     clip : float
         Largest norm of a phase's gradient; 0 for no limit.
     precision : str
-        Of Fabric, such as ``"32-true"`` or ``"bf16-mixed"``.
+        Of Fabric, such as ``"32-true"`` or ``"bf16-mixed"``; ``"auto"`` as of
+        `harmbench.precision`.
     checkpoint_minutes : float
         Time between two saved states.
     """
@@ -81,7 +83,7 @@ class TrainConfig:
     warmup: int = 0
     ema: float = 0.0
     clip: float = 0.0
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Precision = "32-true"
     checkpoint_minutes: float = 5.0
 
     @property
@@ -248,10 +250,11 @@ class _Run:
     ) -> None:
         # In this memory format a CPU convolves fastest; all maps follow the weights.
         self.model = model.to(memory_format=torch.channels_last)
-        self.phases, self.config, self.seed = phases, config, seed
+        precision = resolve_precision(config.precision, device)
+        self.phases, self.config, self.seed = phases, replace(config, precision=precision), seed
         self.group = Group.here()
         self.group.require_shares(config.batch_size)
-        self.fabric = _fabric(device, config.precision)
+        self.fabric = _fabric(device, precision)
         self.optimizers = [self._optimizer(phase) for phase in phases]
         self.wrapped, *self.steppers = self.fabric.setup(model, *self.optimizers)
         self.ema = _Average(model, config.ema) if config.ema else None

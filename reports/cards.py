@@ -103,6 +103,8 @@ def _origin(weights: Mapping[str, Any]) -> str:
         parts.append(f"{int(images):,} images seen")
     if weights.get("seconds"):
         parts.append(f"trained in {duration(float(weights['seconds']))} on {weights['device']}")
+    if weights.get("precision"):
+        parts.append(f"precision {weights['precision']}")
     if weights.get("id"):
         parts.append(f"id {str(weights['id'])[:8]}")
     return ", ".join(parts)

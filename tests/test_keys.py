@@ -17,6 +17,7 @@ NOT_RESULTS = {
     *("errors", "files", "progress", "memory", "worklog"),  # what is said and kept, not computed
     *("method", "metric", "product", "dataset", "registry"),  # contracts: no numbers
     *("config", "data.toy", "weights", "imaging", "foreign"),  # settings, checks, formats
+    "precision",  # the precision that it chooses stands in the key itself
 }
 """Rooms that methods and the protocol import and whose code changes no result."""
 

@@ -1,12 +1,19 @@
 import pytest
 import torch
 
-from harmbench.layers import GroupedConv, GroupedLinear, space_to_depth
+from harmbench.layers import (
+    ConditionedBlock,
+    GroupedConv,
+    GroupedLinear,
+    SelfAttention,
+    at_rest,
+    space_to_depth,
+)
 
 
 @pytest.mark.parametrize(("shape", "block"), [((64, 64), 4), ((32, 32), 2), ((37, 20), 3)])
 def test_space_to_depth_keeps_every_pixel_once(shape, block):
-    images = torch.arange(2 * shape[0] * shape[1], dtype=torch.float32).reshape(2, *shape) + 1
+    images = torch.arange(2 * shape[0] * shape[1], dtype=torch.float32).reshape(2, 1, *shape) + 1
     folded = space_to_depth(images, 16)
     assert folded.shape == (2, block * block, 16, 16)
     for image, values in zip(images, folded, strict=True):
@@ -15,11 +22,32 @@ def test_space_to_depth_keeps_every_pixel_once(shape, block):
 
 
 def test_space_to_depth_keeps_place():
-    images = torch.zeros(1, 64, 64)
-    images[0, 9, 22] = 1
+    images = torch.zeros(1, 1, 64, 64)
+    images[0, 0, 9, 22] = 1
     channel, row, column = torch.nonzero(space_to_depth(images, 16)[0])[0].tolist()
     assert (row, column) == (9 // 4, 22 // 4)
     assert channel == 4 * (9 % 4) + 22 % 4
+
+
+def test_space_to_depth_is_torchs_pixel_unshuffle():
+    images = torch.randn(3, 2, 30, 29, generator=torch.Generator().manual_seed(0))
+    folded = space_to_depth(images, 16)
+    padded = torch.nn.functional.pad(images, (0, 3, 0, 2)).flatten(0, 1)[:, None]
+    expected = torch.nn.functional.pixel_unshuffle(padded, 2).unflatten(0, (3, 2)).flatten(1, 2)
+    torch.testing.assert_close(folded, expected, rtol=0, atol=0)
+    assert folded.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_network_at_rest_gives_what_it_gave():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(ConditionedBlock(4, 8), SelfAttention(8))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(5, 4, 8, 6)
+    expected = network.eval()(x).detach()
+    torch.testing.assert_close(at_rest(network)(x), expected, rtol=1e-5, atol=1e-5)
+    assert not network[0].first[2].weight.is_contiguous()
+    assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_grouped_conv_never_mixes_networks():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from harmbench.cohort import Cohort
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.layers import at_rest
 from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
+from harmbench.precision import Precision
 from harmbench.scanners import random_scanner
 from harmbench.seeding import seed_from
 from harmbench.training import TrainConfig, rows_at, train
@@ -77,7 +78,7 @@ class CVAE(Harmonizer):
         Highest learning rate (it rises over 500 images and falls as a cosine), decay per step of
         the averaged weights, largest norm of a gradient.
     precision : str
-        Of Lightning Fabric, such as ``"bf16-mixed"``.
+        See `harmbench.training.TrainConfig`.
     samples : int
         Draws of the code whose renderings are averaged; 0 renders the posterior mean. Every image
         gets the same draws.
@@ -118,7 +119,7 @@ class CVAE(Harmonizer):
         lr: float = 3e-3,
         ema: float = 0.999,
         clip: float = 1.0,
-        precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed",
+        precision: Precision = "auto",
         samples: int = 0,
         render: Render = "decode",
     ) -> None:

@@ -28,6 +28,7 @@ from harmbench.cohort import Cohort
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.layers import at_rest
 from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
+from harmbench.precision import Precision
 from harmbench.seeding import seed_from
 from harmbench.training import TrainConfig, train
 from harmbench.weights import load_model, save_model
@@ -87,7 +88,7 @@ class StyleGAN(Harmonizer):
     clip : float
         Largest norm of a gradient; 0 for no limit, and then norms are not recorded.
     precision : str
-        Of Lightning Fabric, such as ``"bf16-mixed"``.
+        See `harmbench.training.TrainConfig`.
     style : {"mean", "scan"}
         Whether the target's style is the mean over its fit scans or that of the one scan whose
         style is nearest to the mean.
@@ -138,7 +139,7 @@ class StyleGAN(Harmonizer):
         r1: float = 1.0,
         ema: float = 0.999,
         clip: float = 100.0,
-        precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed",
+        precision: Precision = "auto",
         style: Style = "mean",
         render: Render = "style",
     ) -> None:
