@@ -145,6 +145,23 @@ def test_young_children_are_read_as_years_and_that_is_said():
     assert read_ages(pd.Series(["0.4", "24"])).how == "read as years, 0.4 to 24 years"
 
 
+@pytest.mark.parametrize(
+    ("ages", "said"),
+    [
+        ([0, 0, 20, 30, 40], "age is 0 for 2 scans"),
+        ([20, 30, 40, 99], "age is 99 for 1 scans"),
+        ([0, 20, 99, 40], "age is 0 for 1 scans and 99 for 1 scans"),
+        ([0, 1, 2, 3], ""),
+        ([70, 92, 95, 99], ""),
+        ([20, 30, 40], ""),
+        ([], ""),
+    ],
+)
+def test_ages_that_may_be_codes_of_missing_ones_are_noted(ages, said):
+    doubt = read_ages(pd.Series([str(age) for age in ages], dtype=object)).doubt
+    assert doubt.startswith(said) and bool(doubt) == bool(said)
+
+
 # ---- every kind of data
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from harmbench.cli.app import app
 from harmbench.data.feature_columns import select
-from harmbench.data.numbers import read_numbers
+from harmbench.data.numbers import outlying_codes, read_numbers
 from harmbench.data.sheet import DataSheet, make_sheet
 from harmbench.data.tables import TableDataset
 from harmbench.errors import HarmbenchError
@@ -110,6 +110,21 @@ def test_text_that_begins_with_digits_is_no_number(cells):
     assert not read_numbers(pd.Series(cells)).numeric
 
 
+def test_the_minus_of_word_processors_is_a_minus():
+    assert list(read_numbers(pd.Series(["\u22121.5", "2"])).values) == [-1.5, 2]
+
+
+@pytest.mark.parametrize(
+    ("last", "codes"),
+    [([-99, -99], [-99]), ([999, 999], [999]), ([-99, 999, -99, 999], [-99, 999]), ([-99], []),
+     ([-99, -98], []), ([-99, -99, -80], []), ([6, 6], [])],
+)  # fmt: skip
+def test_extreme_values_of_several_rows_are_codes(last, codes):
+    values = np.r_[np.random.default_rng(0).normal(5, 1, 50), last]
+    assert outlying_codes(values) == codes
+    assert outlying_codes(np.r_[np.zeros(40), 9, 9]) == []
+
+
 # ---- which columns are features
 
 
@@ -187,6 +202,11 @@ def test_features_that_follow_age_or_each_other_are_noted(tmp_path):
     sheet = sheet_of(tmp_path, months=ages * 12 + 0.01, copied=frame()["thickness"])
     said = " ".join(sheet.notes)
     assert "follow age: months" in said and "equal to each other: thickness and copied" in said
+
+
+def test_codes_of_missing_values_among_features_are_noted(tmp_path):
+    sheet = sheet_of(tmp_path, volume=np.r_[[-99.0, -99.0], VALUES[2:]])
+    assert any("as codes of missing values are: volume (-99)" in note for note in sheet.notes)
 
 
 def test_all_that_is_no_feature_is_listed_with_the_reason(tmp_path):

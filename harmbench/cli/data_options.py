@@ -15,7 +15,7 @@ SiteColumn = Annotated[
 ]
 AgeColumn = Annotated[
     str | None,
-    typer.Option(help='Column of the age in years; "" leaves age out. Default: age.',
+    typer.Option(help='Column of the age; "" leaves age out. Default: age.',
                  metavar="NAME"),
 ]  # fmt: skip
 SexColumn = Annotated[

@@ -58,12 +58,15 @@ class Ages(NamedTuple):
         What is wrong with the column as a whole, instead of with each value; ``""`` for nothing.
     how : str
         How the numbers were read, such as ``"read as months (its name), 1.5 to 20 years"``.
+    doubt : str
+        What is odd about ages that are used; mostly ``""``.
     """
 
     values: pd.Series
     faults: dict[int, str]
     column_fault: str = ""
     how: str = ""
+    doubt: str = ""
 
 
 def unit_of(column: str, described: Sequence[Mapping[str, Any]] = (), given: str = "") -> Unit:
@@ -143,7 +146,7 @@ def read_ages(text: pd.Series, unit: Unit = YEARS) -> Ages:
     how += [f"{len(own)} with a unit of their own"] if own else []
     if values.notna().any():
         how.append(f"{values.min():.3g} to {values.max():.3g} years")
-    return Ages(values, faults, how=", ".join(how))
+    return Ages(values, faults, how=", ".join(how), doubt=_doubt(values))
 
 
 def _own_unit(cell: str) -> float | None:
@@ -151,6 +154,19 @@ def _own_unit(cell: str) -> float | None:
     if found is None or found[2].casefold() not in WORDS:
         return None
     return float(found[1].replace(",", ".")) / PER_YEAR[WORDS[found[2].casefold()]]
+
+
+def _doubt(ages: pd.Series) -> str:
+    """Say where 0 or 99 stands apart from all other ages, as codes of missing ages do."""
+    others = ages[~ages.isin([0, 99])].dropna()
+    found = [
+        f"{code} for {count} scans"
+        for code, apart in ((0, others.min() > 5), (99, others.max() < 90))
+        if apart and (count := int((ages == code).sum()))
+    ]
+    if not found:
+        return ""
+    return f"age is {' and '.join(found)}; where that stands for a missing age, write n/a"
 
 
 def _fault(cell: str, unit: Unit) -> str:

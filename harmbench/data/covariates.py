@@ -186,6 +186,8 @@ class _Reader:
             self._whole(f"column '{name}': {ages.column_fault}")
         for row, sentence in ages.faults.items():
             self.fault(row, name, sentence)
+        if ages.doubt:
+            self.notes.append(Note(ages.doubt))
         self.say("age", ages.how)
         return ages.values
 

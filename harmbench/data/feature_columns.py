@@ -14,7 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.data.covariates import names_kind
-from harmbench.data.numbers import Commas, Numbers, commas_of, read_numbers
+from harmbench.data.numbers import (
+    Commas,
+    Numbers,
+    commas_of,
+    outlying_codes,
+    plain_numbers,
+    read_numbers,
+)
 from harmbench.data.problems import Problem, ScanName, some
 from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
@@ -28,12 +35,23 @@ FEW = 10
 FOLLOWS_AGE = 0.99
 """Correlation with age."""
 NO_MEASURE = frozenset(
-    "id rid eid ptid uid subject participant dx diagnosis group cohort visit viscode wave session "
+    "id rid eid uid subject participant dx diagnosis group cohort visit viscode wave session "
     "date day month year birth dob serial scanner manufacturer vendor field strength tesla coil "
-    "protocol sequence education educ handedness iq fiq viq piq bmi height weight medication "
-    "unnamed".split()
+    "protocol sequence education educ educat handedness iq fiq viq piq mmse moca cdr adas updrs "
+    "bmi height weight medication unnamed".split()
 )
 """Words in names of columns that are no measures of a brain."""
+
+
+DOUBTS = {
+    "constant": "have one value in all rows",
+    "few": "have few distinct values, as codes have",
+    "name": "are not called like measures of the brain",
+    "age": "follow age",
+    "codes": "hold one extreme value in several rows, as codes of missing values are",
+    "equal": "are equal to each other",
+}
+"""What may be wrong with a feature."""
 
 
 class Columns(NamedTuple):
@@ -168,16 +186,14 @@ NO_FEATURE = "the table has no feature: no further column whose values are numbe
 
 def _commas(columns: Iterable[pd.Series]) -> Commas:
     """Return what commas mean in a file: what most columns show in which they mean one thing."""
-    votes = Counter(
-        commas_of(column)
-        for column in columns
-        if any("," in cell for cell in column if isinstance(cell, str))
-    )
+    votes = Counter(commas_of(column) for column in columns if plain_numbers(column) is None)
     votes.pop("", None)
     return votes.most_common(1)[0][0] if votes else ""
 
 
 def _no_numbers(column: pd.Series, numbers: Numbers) -> str:
+    if numbers.numeric and not numbers.faults and np.isfinite(numbers.values.to_numpy()).any():
+        return ""
     given = column.dropna()
     if given.empty:
         return "empty"
@@ -188,19 +204,19 @@ def _no_numbers(column: pd.Series, numbers: Numbers) -> str:
 
 def _tells_site(values: pd.Series, table: Table) -> str:
     """Say how a column tells the site, where it plainly does."""
-    held = values.notna().to_numpy()
-    known, codes = np.unique(values.to_numpy()[held], return_inverse=True)
-    whole = bool((known % 1 == 0).all())
-    if len(known) > 2 and whole and bool((np.diff(values.to_numpy()) == 1).all()):
+    whole = values.to_numpy()
+    held = np.isfinite(whole)
+    known = np.unique(whole[held])
+    if len(known) > 2 and bool((np.diff(whole) == 1).all()) and bool((known % 1 == 0).all()):
         return "numbers the rows"
-    sites = table.site[held]
-    names, counts = np.unique(sites, return_counts=True)
-    if len(known) < 2 or len(names) < 2:
+    if len(known) < 2 or 2 * len(known) > held.sum():
         return ""
-    pairs = set(zip(codes.tolist(), sites.tolist(), strict=True))
-    if len(pairs) == len(names) and counts.min() > 1:
+    names, counts = np.unique(table.site[held], return_counts=True)
+    codes = np.searchsorted(known, whole[held])
+    pairs = set(zip(codes.tolist(), table.site[held].tolist(), strict=True))
+    if len(names) > 1 and len(pairs) == len(names) and counts.min() > 1:
         return "constant within each site"
-    if len(pairs) == len(known) and 2 * len(known) <= held.sum():
+    if len(names) > 1 and len(pairs) == len(known):
         return "each of its values occurs at one site only"
     return ""
 
@@ -225,6 +241,8 @@ def _value_problems(
     problems: list[Problem] = []
     by_line: dict[int, list[str]] = {}
     for name, numbers in read.items():
+        if not np.isnan(numbers.values.to_numpy()).any():
+            continue
         missing = text.index[text[name].isna()]
         if len(missing) + len(numbers.faults) > MOST_ROWS:
             bad.append(name)
@@ -270,39 +288,36 @@ def _without(names: Sequence[str]) -> str:
 
 def _odd(features: pd.DataFrame, table: Table) -> list[Note]:
     """Return warnings of features that may be no measures of a brain."""
-    doubts: dict[str, list[str]] = {"constant": [], "few": [], "name": [], "age": [], "equal": []}
+    doubts: dict[str, list[str]] = {kind: [] for kind in DOUBTS}
+    doubted: list[str] = []
     first: dict[bytes, str] = {}
     follows = _age_correlations(features, table.age)
     for name in features:
         values = features[name].to_numpy()
         known = np.unique(values[np.isfinite(values)])
-        words = {word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
+        words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+        named = {word.casefold().removeprefix("pt") for word in words}
+        called = named & NO_MEASURE or any(names_kind(name, k) for k in ("site", "age", "sex"))
         if len(known) < 2:
             doubts["constant"].append(name)
         elif len(known) <= FEW and (known % 1 == 0).all():
             doubts["few"].append(f"{name} ({some(f'{value:g}' for value in known)})")
-        elif words & NO_MEASURE or any(names_kind(name, kind) for kind in ("site", "age", "sex")):
-            doubts["name"].append(name)
-        elif follows.get(name, 0.0) >= FOLLOWS_AGE:
-            doubts["age"].append(name)
+            doubted.append(name)
+        elif called or follows.get(name, 0.0) >= FOLLOWS_AGE:
+            doubts["name" if called else "age"].append(name)
+            doubted.append(name)
+        if codes := outlying_codes(values):
+            doubts["codes"].append(f"{name} ({some(f'{value:g}' for value in codes)})")
         twin = first.setdefault(values.tobytes(), name)
         if twin != name and len(known) > 1:
             doubts["equal"].append(f"{twin} and {name}")
-    said = {
-        "constant": "have one value in all rows",
-        "few": "have few distinct values, as codes have",
-        "name": "are not called like measures of the brain",
-        "age": "follow age",
-        "equal": "are equal to each other",
-    }
     notes = [
-        Note(f"used as features although they {said[kind]}: {some(names, 12)}")
+        Note(f"used as features although they {DOUBTS[kind]}: {some(names, 12)}")
         for kind, names in doubts.items()
         if names
     ]
-    named = [name.partition(" (")[0] for kind in ("few", "name", "age") for name in doubts[kind]]
-    if named:
-        notes.append(Note(f"leave out what is no measure of the brain by {_without(named)}"))
+    if doubted:
+        notes.append(Note(f"leave out what is no measure of the brain by {_without(doubted)}"))
     return notes
 
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 Commas = Literal["decimal", "thousands", ""]
 """What a comma between digits means in a file; ``""`` where the file does not show it."""
@@ -59,15 +60,13 @@ def read_numbers(text: pd.Series, commas: Commas = "") -> Numbers:
         What a comma means in the other columns of the file, for columns of values such as
         ``1,234`` that may be either.
     """
-    given = text.dropna().astype(object)
-    values = _floats(given)
-    ambiguous = False
-    if values is not None and commas == "decimal":
-        points = given[given.str.contains(".", regex=False)]
-        ambiguous = len(points) > 0 and all(map(POINTS_OF_THOUSANDS.fullmatch, points))
+    values = plain_numbers(text)
+    ambiguous = values is not None and commas == "decimal" and _thousands_by_points(text)
     if values is not None and not ambiguous:
-        faults = {row: f"'{given[row]}' is infinite" for row in values.index[np.isinf(values)]}
-        return Numbers(_whole(values.mask(np.isinf(values)), text), faults)
+        infinite = values.index[np.isinf(values.to_numpy())]
+        faults = {row: f"'{text[row]}' is infinite" for row in infinite}
+        return Numbers(values.drop(infinite).reindex(text.index) if faults else values, faults)
+    given = text.dropna().astype(object).str.replace("\u2212", "-")  # the minus of word processors
     bare, unit, faults = _without_unit(given)
     bare = bare[[row not in faults for row in bare.index]]
     meaning = "" if ambiguous else commas_of(bare)
@@ -92,6 +91,27 @@ def read_numbers(text: pd.Series, commas: Commas = "") -> Numbers:
     return Numbers(_whole(clean, text), dict(sorted(faults.items())), ", ".join(how), numeric)
 
 
+def outlying_codes(values: NDArray[np.float64]) -> list[float]:
+    """Return extreme values that several rows share, as codes of missing values such as -99.
+
+    They are at least 6 robust standard deviations from the median, and no other value is beyond
+    three quarters of that way.
+    """
+    known = values[np.isfinite(values)]
+    if known.size < 10:
+        return []
+    middle = float(np.median(known))
+    spread = 1.4826 * float(np.median(np.abs(known - middle)))
+    found = []
+    for end in (known.min(), known.max()):
+        way = abs(end - middle)
+        beyond = known[np.sign(known - middle) == np.sign(end - middle)]
+        alone = (np.abs(beyond[beyond != end] - middle) < 0.75 * way).all()
+        if spread > 0 and way > 6 * spread and (known == end).sum() > 1 and alone:
+            found.append(float(end))
+    return found
+
+
 def commas_of(text: pd.Series) -> Commas:
     """Return what commas mean in a column; ``""`` where it has none or they may mean either."""
     cells = [cell for cell in text.dropna() if _either(cell)]
@@ -108,14 +128,21 @@ def _either(cell: str) -> bool:
     return found is not None and any(char.isdigit() for char in cell)
 
 
-def _floats(given: pd.Series) -> pd.Series | None:
-    """Return plain numbers, None where one value is something else."""
+def _thousands_by_points(text: pd.Series) -> bool:
+    """Whether all points of a column may separate thousands, as in 1.234."""
+    points = [cell for cell in text.dropna() if "." in cell]
+    return bool(points) and all(map(POINTS_OF_THOUSANDS.fullmatch, points))
+
+
+def plain_numbers(text: pd.Series) -> pd.Series | None:
+    """Return numbers with decimal points, None where one value is written in another way."""
+    cells = text.to_numpy(dtype=object)
     try:
-        values = given.to_numpy().astype(float)
+        values = cells.astype(float)
     except ValueError:
         return None
     # Python reads 3_4 as 34.
-    return None if any("_" in cell for cell in given) else pd.Series(values, given.index)
+    return None if "_" in "".join(map(str, cells)) else pd.Series(values, text.index)
 
 
 def _whole(values: pd.Series, text: pd.Series) -> pd.Series:

@@ -107,9 +107,10 @@ class TableDataset(Dataset):
     def _survey(self) -> Survey:
         text = read_table(self.path, self.columns.site)
         stated = {self.columns.site, self.columns.age, self.columns.sex, *NAMES}
+        of_scans = [name for name in text if name in stated]
         others = text[[name for name in text if name not in stated]]
         named, notes = self._named(text)
-        sources = [dict.fromkeys(text, f"{self.path.name}, line {line}") for line in text.index]
+        sources = [dict.fromkeys(of_scans, f"{self.path.name}, line {line}") for line in text.index]
         known = clean(named, sources, self.columns, (), self.path.name)
         table = known.table
         scans = list(zip(table["participant_id"], table["session_id"], strict=True))
