@@ -49,8 +49,10 @@ def keep_back(results: Results, *, images: bool = True, secret: bytes | None = N
     private = {name: results.config.get(name, {}) for name in ("dataset", *NOTE_KINDS)}
 
     def anonymous(text: str) -> str:
-        # What was set aside may belong to participants who are not in the cohort.
-        return re.sub("sub-[0-9A-Za-z]+", "a participant", redact(text))
+        # What was set aside may belong to participants who are not in the cohort: they are named
+        # by their folders, or after the line of a table.
+        text = re.sub(r"((?:line|row) \d+), [^:]*:", r"\1:", redact(text))
+        return re.sub("sub-[0-9A-Za-z]+", "a participant", text)
 
     config = results.config | _strings(private, anonymous)
     config["run"] = run | {"data": _strings(run["data"], redact)}

@@ -28,7 +28,11 @@ def private_run(root: Path) -> Path:
                              failing=("combat",))  # fmt: skip
     config = read_json(folder / "config.json")
     config["notes"] = ["sub-004 moved a lot; participant 7 too"]
-    config["set_aside"] = ["sub-099 and sub-002: a row in participants.tsv, but no image"]
+    config["set_aside"] = [
+        "sub-099 and sub-002: a row in participants.tsv, but no image",
+        "t.csv, line 7, NDAR77 ses-1: feature 'x' is missing",
+        "row 3, NDAR77: the site is missing",
+    ]
     config["run"]["data"]["params"] = {"path": "/data/sub-002.npz"}
     write_json(folder / "config.json", config)
     scores = pd.read_csv(folder / "scores.csv")
@@ -125,6 +129,8 @@ def test_ids_are_found_in_sentences(text: str, expected: str) -> None:
 def test_texts_keep_no_id(tmp_path: Path) -> None:
     results = hidden(private_run(tmp_path))
     assert not any("sub-0" in text for kind in NOTE_KINDS for text in results.config[kind])
+    assert "NDAR77" not in str(results.config["set_aside"])
+    assert "t.csv, line 7: feature 'x' is missing" in results.config["set_aside"]
     assert not results.scores["reason"].str.contains("sub-0").any()
     assert "sub-002" not in str(results.config["run"]["data"])
     assert results.images_allowed is False and read_results(tmp_path).images_allowed is True

@@ -10,9 +10,10 @@ import pytest
 from support import make_data_sheet
 
 from harmbench.config import build_dataset, resolve
+from harmbench.data.bids import BIDSDataset
 from harmbench.data.covariates import names_kind
 from harmbench.data.sheet import DataSheet, make_sheet
-from harmbench.data.spellings import look_alikes, one_spelling, rounded
+from harmbench.data.spellings import identifiers, look_alikes, one_spelling
 
 N = 24
 
@@ -68,8 +69,29 @@ def test_leading_zeros_tell_participants_apart():
     assert list(people[:3]) == ["12", "12", "012"] and pd.isna(people[3])
 
 
-def test_numbers_that_a_spreadsheet_has_rounded():
-    assert rounded(pd.Series(["12", "1.23E+11", "4E+05", "E12", "1e5x"])) == [1, 2]
+@pytest.mark.parametrize("name", ["1.23E+11", "4E+05", "5,0772E+04"])
+@pytest.mark.parametrize("kind", ["bids", "csv", "npz"])
+def test_names_that_a_spreadsheet_has_rounded_are_refused(tmp_path, kind, name):
+    (tmp_path / "plain").mkdir()
+    ids = [f"sub-{k:02d}" for k in range(N)]
+    table = pd.DataFrame({"participant_id": ids, "site": list("ab") * (N // 2), "age": 30.0})
+    table["sex"] = "F"
+    assert not make_data_sheet(kind, tmp_path / "plain", table).problems
+    if kind == "bids":
+        file = tmp_path / "plain/bids/participants.tsv"
+        file.write_text(file.read_text().replace("sub-03", name))
+        problems = make_sheet(BIDSDataset(file.parent, size=16)).problems
+    else:
+        table.loc[3, "participant_id"] = name
+        problems = make_data_sheet(kind, tmp_path, table).problems
+    assert f"the participant_id '{name}' is a number that a spreadsheet" in str(problems[0])
+
+
+def test_participants_that_may_be_one_are_noted():
+    people = pd.Series(["sub-01", "01", "1", "x"])
+    found = identifiers(people, pd.Series(np.nan, people.index, dtype=object), "line")
+    assert list(found.people) == list(people) and set(found.sessions) == {""}
+    assert found.said[0].startswith("participants '01' and '1' and 'sub-01' differ in zeros")
 
 
 @pytest.mark.parametrize("kind", ["bids", "csv", "npz"])
@@ -132,4 +154,4 @@ def test_participants_numbered_anew_at_each_site_are_refused(tmp_path):
     table.loc[3, "sex"] = "M" if table["sex"][3] == "F" else "F"
     table.to_csv(tmp_path / "t.csv", index=False)
     sheet = make_sheet(build_dataset(resolve(data=str(tmp_path / "t.csv"))))
-    assert not sheet.problems and "scans of one participant differ in sex: 4" in sheet.notes
+    assert not sheet.problems and "scans of one participant differ in sex: '4'" in sheet.notes

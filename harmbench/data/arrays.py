@@ -28,6 +28,7 @@ from harmbench.data.preprocess import (
     threshold_of,
 )
 from harmbench.data.problems import refuse
+from harmbench.data.spellings import identifiers
 from harmbench.data.table_files import without_missing
 from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
@@ -239,7 +240,11 @@ def _table(
         }
     )
     for name in ("participant_id", "session_id"):
-        table[name] = table[name].astype(str) if name in table else ""
+        table[name] = table[name].astype(str).str.strip() if name in table else ""
+    names = table[["participant_id", "session_id"]].astype(object)
+    names = names.mask(names == "")
+    people, sessions, said = identifiers(names["participant_id"], names["session_id"], "row")
+    table = table.assign(participant_id=people, session_id=sessions)
     number = _whole(table["slice"]) if "slice" in table else 0
     sources = [dict.fromkeys(table, f"row {row}") for row in range(n)]
     known = clean(_text(table, columns), sources, columns, (), "the archive")
@@ -254,7 +259,7 @@ def _table(
             f"row {row} ({table['participant_id'][row]}) names the same scan as a row before it; "
             "tell them apart by session_id or slice"
         )
-    return table, known.notes
+    return table, [*map(Note, said), *known.notes]
 
 
 def _whole(numbers: pd.Series) -> pd.Series:

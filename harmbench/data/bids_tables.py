@@ -11,7 +11,7 @@ from harmbench.data.bids_layout import Scan, home
 from harmbench.data.bids_side_tables import Row, SideTables
 from harmbench.data.covariates import Columns
 from harmbench.data.problems import Problem, ScanName, some
-from harmbench.data.spellings import fitted
+from harmbench.data.spellings import fitted, require_names
 from harmbench.data.table_files import read_table, second_header
 from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
@@ -126,8 +126,7 @@ def _people(
             f"{file.name}, line {table.index[0]} looks like a second header ({reason}); delete "
             "it: there is one header line, and units belong into participants.json"
         )
-    if names.isna().any():
-        raise HarmbenchError(f"{file.name}, line {names.isna().idxmax()} has no participant_id")
+    require_names(table["participant_id"], f"{file.name}, line")
     visits = (
         _prefixed(table["session_id"], "ses-")
         if "session_id" in table

@@ -232,7 +232,7 @@ class _Reader:
         """Say where scans of one participant differ in sex, as of ids that each site gave anew."""
         people = self.table["participant_id"].astype(str)
         sexes = sex.groupby(people).nunique()
-        differ = list(sexes.index[sexes > 1])
+        differ = [f"'{name}'" for name in sexes.index[sexes > 1]]
         if not differ:
             return
         several = int((people.value_counts() > 1).sum())

@@ -5,11 +5,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
 
 from harmbench.data.table_files import plain
+from harmbench.errors import HarmbenchError
+
+
+class Identifiers(NamedTuple):
+    """Names of participants and sessions (``""`` for none), and what is to be said of them."""
+
+    people: pd.Series
+    sessions: pd.Series
+    said: list[str]
 
 
 def code_of(text: object) -> str:
@@ -75,9 +84,56 @@ def _by_code(names: Collection[str]) -> dict[str, list[str]]:
     return found
 
 
-def rounded(names: pd.Series) -> list[Any]:
-    """Return the labels of names that a spreadsheet program has rounded, such as ``1.23E+11``."""
-    return list(names.index[names.astype(str).str.fullmatch(r"\d([.,]\d+)?E\+\d+")])
+def require_names(people: pd.Series, where: str) -> None:
+    """Refuse missing names, and those that a spreadsheet program has rounded (``1.23E+11``).
+
+    Parameters
+    ----------
+    people : Series of str
+        The index says which line it is.
+    where : str
+        What comes before its number, such as ``"line"``.
+
+    Raises
+    ------
+    HarmbenchError
+        Naming the first line.
+    """
+    if people.isna().any():
+        raise HarmbenchError(f"{where} {people.isna().idxmax()} has no participant_id")
+    lost = people.astype(str).str.fullmatch(r"\d([.,]\d+)?E\+\d+")
+    if lost.any():
+        raise HarmbenchError(
+            f"{where} {lost.idxmax()}: the participant_id '{people[lost.idxmax()]}' is a number "
+            "that a spreadsheet program has rounded; format that column as text, and save it again"
+        )
+
+
+def identifiers(people: pd.Series, sessions: pd.Series, where: str) -> Identifiers:
+    """Return the names of participants and sessions, each by one spelling.
+
+    Parameters
+    ----------
+    people, sessions : Series of str
+        NaN where missing.
+    where : str
+        As of `require_names`.
+
+    Raises
+    ------
+    HarmbenchError
+        By `require_names`.
+    """
+    require_names(people, where)
+    people, said = one_spelling(people, "participant", zeros=False)
+    sessions, more = one_spelling(sessions, "session")
+    alike = [names for names in _by_code(set(people)).values() if len(names) > 1]
+    said += [
+        f"participants {_listed(names)} differ in zeros, case, punctuation or 'sub-' only, but "
+        "count as different participants"
+        for names in alike
+    ]
+    return Identifiers(people, sessions.fillna(""), said + more)
 
 
 def _key(name: str, zeros: bool) -> str:

@@ -16,7 +16,7 @@ from harmbench.cohort import Cohort
 from harmbench.data.covariates import Columns, clean, missing_notes
 from harmbench.data.feature_columns import Table, read_columns
 from harmbench.data.problems import Problem, some
-from harmbench.data.spellings import one_spelling, rounded
+from harmbench.data.spellings import identifiers
 from harmbench.data.survey import Survey, accepted, too_few_sites
 from harmbench.data.table_files import read_table
 from harmbench.dataset import Dataset, DatasetInfo, Note
@@ -143,18 +143,10 @@ class TableDataset(Dataset):
                 f"it has no column 'participant_id'; it has {some(text, 30)}: rename the one that "
                 "holds the participants' names"
             )
-        people, said = one_spelling(text["participant_id"], "participant", zeros=False)
-        if people.isna().any():
-            raise HarmbenchError(f"line {people.isna().idxmax()} has no participant_id")
-        if lost := rounded(people):
-            raise HarmbenchError(
-                f"line {lost[0]}: the participant_id '{people[lost[0]]}' is a number that a "
-                "spreadsheet program has rounded; format that column as text, and save it again"
-            )
-        sessions: pd.Series | str = ""
-        if "session_id" in text:
-            found, more = one_spelling(text["session_id"], "session")
-            sessions, said = found.fillna(""), said + more
+        nothing = pd.Series(np.nan, text.index, dtype=object)
+        people, sessions, said = identifiers(
+            text["participant_id"], text.get("session_id", nothing), "line"
+        )
         named = text.assign(participant_id=people, session_id=sessions, slice=0)
         return named, [Note(sentence) for sentence in said]
 
