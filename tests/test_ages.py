@@ -19,7 +19,9 @@ YEARS = np.linspace(18, 90, N).round(2)
 
 
 def test_numbers_bounds_and_missing_ages():
-    text = pd.Series(["34.5", "89+", ">89", "0", np.nan, "34,5", "-1", "1250", "inf", "3_4", "old"])
+    text = pd.Series(
+        ["34.5", "89+", "≥ 89", "0", np.nan, "34,5", "-1", "1250", "inf", "3_4", "old"]
+    )
     ages = read_ages(text.iloc[:9])
     np.testing.assert_array_equal(ages.values[:5], [34.5, 89, 89, 0, np.nan])
     assert sorted(ages.faults) == [5, 6, 7, 8] and ages.values[5:].isna().all()

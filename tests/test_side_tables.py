@@ -120,6 +120,17 @@ def test_derivatives_use_the_tables_of_their_data_set(folder):
     assert set(again.load().column("age")) == {99} and again.fingerprint != before
 
 
+def test_tables_that_contradict_on_the_sex_are_noted(folder):
+    write_sessions(folder, SESSIONS, "sex")
+    for file in folder.glob("sub-*/*_sessions.tsv"):
+        file.write_text(file.read_text().replace("\tc", "\tfemale"))
+    assert not any("contradict" in note for note in sheet(folder).notes)
+    file = folder / "sub-03/sub-03_sessions.tsv"
+    file.write_text(file.read_text().replace("female", "M"))
+    said = [note for note in sheet(folder).notes if "contradict each other on the sex" in note]
+    assert "of sub-03 ses-1, sub-03 ses-2;" in said[0]
+
+
 # ---- tables that do not fit
 
 

@@ -127,6 +127,8 @@ def test_all_spellings_of_missing(tmp_path, text):
         (b"\xd0\xcf\x11\xe0 and so on", "workbook"),
         ("a;b\n1;2;3\n", "line 2 has 3 fields.*semicolon"),
         ("sep=;\na;b\n1;2\n1;2;3\n", "line 4 has 3 fields"),
+        ("a;b\n1;2\na;b\n3;4\n", "line 3 repeats the header"),
+        ("participant_id site\nx a\n", "one column 'participant_id site'; .* not by spaces"),
         (b"participant_id\tage\n\0\0\0", "zero bytes"),
     ],
 )

@@ -28,6 +28,12 @@ def table(n: int = 72, features: int = 7, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(named | {"sex": rng.choice(["F", "M"], n), "scanner": "X"} | columns)
 
 
+def units(content: pd.DataFrame) -> pd.DataFrame:
+    """Return a row of units, as some programs write below the header."""
+    row = {name: "mm" if name.startswith("region") else "text" for name in content}
+    return pd.DataFrame([row | {"age": "years"}])
+
+
 def save(folder: Path, content: pd.DataFrame, name: str = "features.csv") -> Path:
     content.to_csv(folder / name, index=False, sep="\t" if name.endswith("tsv") else ",")
     return folder / name
@@ -82,6 +88,7 @@ def test_a_constant_feature_is_zero(tmp_path):
         (lambda t: t.assign(sex=["x", *t["sex"][1:]]), "line 2, p000: sex 'x'"),
         (lambda t: t.assign(age="old"), "column 'age': it holds 'old', which are no ages"),
         (lambda t: t.assign(sex="x"), "column 'sex' holds 'x', which are no sexes"),
+        (lambda t: pd.concat([units(t), t]), "line 2 looks like a second header .*'years' stands"),
         (lambda t: t.drop(columns="participant_id"), "no column 'participant_id'"),
     ],
 )

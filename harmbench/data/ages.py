@@ -127,7 +127,7 @@ def _named(column: str) -> str:
 
 def read_ages(text: pd.Series, unit: Unit = YEARS) -> Ages:
     """Return ages in years from text; ``"89+"`` is 89, ``"18 months"`` 1.5, missing is NaN."""
-    raw = text.map(lambda cell: str(cell).removesuffix("+").removeprefix(">").strip(), "ignore")
+    raw = text.map(lambda cell: str(cell).removesuffix("+").lstrip(">≥= ").strip(), "ignore")
     own = {row: found for row, cell in raw.dropna().items() if (found := _own_unit(str(cell)))}
     bare = raw.astype(object).mask(raw.index.isin(own))
     numbers = read_numbers(bare)

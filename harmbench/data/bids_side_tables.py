@@ -113,7 +113,7 @@ class SideTables:
             yield Note(f"{some(strays)}: not where the table of a scan is looked for", "set_aside")
 
     def _strays(self) -> list[Path]:
-        places = ("*s.tsv", "sub-*/*s.tsv", "sub-*/ses-*/*s.tsv", "phenotype/*.tsv")
+        places = ("*s.tsv", "sub-*/*s.?sv", "sub-*/ses-*/*s.?sv", "phenotype/*.tsv")
         found = {file for place in places for file in self.root.glob(place)}
         return sorted(file for file in found - set(self._scans) if file.stem != "participants")
 

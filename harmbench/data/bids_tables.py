@@ -10,9 +10,10 @@ import pandas as pd
 from harmbench.data.bids_layout import Scan, home
 from harmbench.data.bids_side_tables import Row, SideTables
 from harmbench.data.covariates import Columns
+from harmbench.data.participants import SEXES
 from harmbench.data.problems import Problem, ScanName, some
-from harmbench.data.spellings import fitted, require_names
-from harmbench.data.table_files import read_table, second_header
+from harmbench.data.spellings import code_of, fitted, require_names
+from harmbench.data.table_files import SECOND_HEADER, read_table, second_header
 from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 
@@ -68,6 +69,7 @@ def scan_rows(root: Path, scans: list[Scan], columns: Columns) -> Rows:
     used: set[ScanName] = set()
     found: list[dict[str, Any]] = []
     lost: list[Problem] = []
+    contradicted: list[str] = []
     for scan in scans:
         key = scan.name if scan.name in people else (scan.participant_id, "")
         if key not in people or key in twice:
@@ -78,6 +80,9 @@ def scan_rows(root: Path, scans: list[Scan], columns: Columns) -> Rows:
         sources = dict.fromkeys(values, people[key].source)
         for more in beside.rows(scan):
             said = {name: value for name, value in more.values.items() if pd.notna(value)}
+            sexes = {_sex(one[columns.sex]) for one in (values, said) if columns.sex in one}
+            if len(sexes - {""}) > 1:
+                contradicted.append(" ".join(filter(None, scan.name)))
             values |= said
             sources |= dict.fromkeys(said, more.source)
         identity = {"participant_id": scan.participant_id, "session_id": scan.session_id}
@@ -95,7 +100,14 @@ def scan_rows(root: Path, scans: list[Scan], columns: Columns) -> Rows:
     if other != file and other.is_file():
         rows.notes.append(Note(f"{other.name}: {file.name} is read instead", "set_aside"))
     rows.notes.extend(beside.notes())
+    if contradicted:
+        text = f"tables contradict each other on the sex of {some(contradicted)}; the nearest to "
+        rows.notes.append(Note(text + "the scan is read"))
     return rows._replace(table=pd.DataFrame(found))
+
+
+def _sex(cell: object) -> str:
+    return "" if pd.isna(cell) else SEXES.get(code_of(cell), code_of(cell))
 
 
 def _none_fits(absent: list[str], scans: list[Scan]) -> str:
@@ -123,8 +135,7 @@ def _people(
     reason = second_header(table)
     if reason and names.iloc[0] not in {scan.participant_id for scan in scans}:
         raise HarmbenchError(
-            f"{file.name}, line {table.index[0]} looks like a second header ({reason}); delete "
-            "it: there is one header line, and units belong into participants.json"
+            f"{file.name}, {SECOND_HEADER.format(line=table.index[0], reason=reason)}"
         )
     require_names(table["participant_id"], f"{file.name}, line")
     visits = (

@@ -149,8 +149,15 @@ def _lines(name: str, text: str) -> Lines:
     width = len(header)
     if width > MOST_COLUMNS:
         raise HarmbenchError(f"{name} has {width:,} columns; at most {MOST_COLUMNS:,} are read")
+    if width == 1 and " " in header[0]:
+        raise HarmbenchError(
+            f"{name} has one column '{header[0][:60]}'; separate columns by tabs or commas, not by "
+            "spaces"
+        )
     least = max(place for place, field in enumerate(header, 1) if field)
     for line, fields in rows:
+        if fields == header:
+            raise HarmbenchError(f"{name}, line {line} repeats the header; delete that line")
         while len(fields) > width and not fields[-1]:
             fields.pop()
         if not least <= len(fields) <= width:
@@ -223,21 +230,31 @@ def _other_encoding(content: bytes, encoding: str, error: UnicodeDecodeError) ->
     )
 
 
+SECOND_HEADER = (
+    "line {line} looks like a second header ({reason}); delete it: there is one header line, and "
+    "units belong into participants.json or the columns' names"
+)
+
+
 def second_header(table: pd.DataFrame) -> str:
     """Say why the first row looks like a second header; ``""`` where it does not.
 
-    It does where a cell repeats its column's name, or is text in a column of numbers.
+    It does where a cell repeats its column's name, or most columns of numbers begin with text.
     """
-    first = table.iloc[0]
+    first = {name: cell for name, cell in table.iloc[0].items() if isinstance(cell, str)}
     for name, cell in first.items():
-        if isinstance(cell, str) and cell.casefold() == str(name).casefold():
+        if cell.casefold() == str(name).casefold():
             return f"it repeats the column name '{cell}'"
-    for name, cell in first.items():
-        if isinstance(cell, str) and np.isnan(number(cell)):
-            rest = [other for other in table[name].tolist()[1:] if isinstance(other, str)]
-            if rest and not any(np.isnan(number(other)) for other in rest):
-                return f"'{cell}' stands in the column of numbers '{name}'"
+    words = {name: cell for name, cell in first.items() if np.isnan(number(cell))}
+    above = {name: cell for name, cell in words.items() if _are_numbers(table[name].iloc[1:])}
+    for name, cell in above.items() if len(above) > len(first) - len(words) else ():
+        return f"'{cell}' stands in the column of numbers '{name}'"
     return ""
+
+
+def _are_numbers(column: pd.Series) -> bool:
+    given = column.dropna()
+    return len(given) > 0 and not any(np.isnan(number(cell)) for cell in given)
 
 
 def number(text: object) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from harmbench.data.feature_columns import Table, read_columns
 from harmbench.data.problems import Problem, some
 from harmbench.data.spellings import identifiers
 from harmbench.data.survey import Survey, accepted, too_few_sites
-from harmbench.data.table_files import read_table
+from harmbench.data.table_files import SECOND_HEADER, read_table, second_header
 from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
@@ -102,10 +103,15 @@ class TableDataset(Dataset):
         try:
             return self._survey()
         except HarmbenchError as error:
-            return Survey(None, [], [Problem(self.path.name, str(error))], [])
+            # The place says the file's name already.
+            said = re.sub(rf"^{re.escape(self.path.name)}(, )?", "", str(error))
+            said = f"it{said}" if said.startswith(" ") else said
+            return Survey(None, [], [Problem(self.path.name, said)], [])
 
     def _survey(self) -> Survey:
         text = read_table(self.path, self.columns.site)
+        if reason := second_header(text):
+            raise HarmbenchError(SECOND_HEADER.format(line=text.index[0], reason=reason))
         stated = {self.columns.site, self.columns.age, self.columns.sex, *NAMES}
         of_scans = [name for name in text if name in stated]
         others = text[[name for name in text if name not in stated]]
