@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import DTypeLike, NDArray
 
 from harmbench.blocks import save_array
@@ -59,6 +60,20 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_csv(path: Path, words: Iterable[str]) -> pd.DataFrame:
+    """Return a table that the suite has written, with these columns as text.
+
+    An empty field is a missing value; ``NA``, ``nan`` and the like may be names of sites.
+    """
+    return pd.read_csv(
+        path,
+        dtype=dict.fromkeys(words, str),
+        keep_default_na=False,
+        na_values=[""],
+        float_precision="round_trip",
+    )
 
 
 def _finite(content: Any) -> Any:

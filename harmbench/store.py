@@ -19,6 +19,7 @@ from harmbench.files import (
     LOCK,
     UNFINISHED,
     held,
+    read_csv,
     read_json,
     read_rows,
     sweep,
@@ -261,10 +262,7 @@ class RunFolder:
 
     @staticmethod
     def _read_csv(path: Path) -> pd.DataFrame:
-        words = dict.fromkeys(["participant_id", "session_id", "site", "sex", "part"], str)
-        # An empty field is a missing value, "NA" a word like any other.
-        numbers = {"na_values": [""], "float_precision": "round_trip"}
-        table = pd.read_csv(path, dtype=words, keep_default_na=False, **numbers)
+        table = read_csv(path, ["participant_id", "session_id", "site", "sex", "part"])
         for name in table.columns.intersection(["session_id"]):
             table[name] = table[name].fillna("")
         if "age" in table:
@@ -286,6 +284,5 @@ class RunFolder:
         path = self.root / "scores.csv"
         if not path.is_file():
             raise HarmbenchError(f"{self.root} holds no scores yet; let its run finish first")
-        text = dict.fromkeys(["method", "label", "metric", "group", "status", "reason"], str)
-        table = pd.read_csv(path, dtype=text, float_precision="round_trip")
+        table = read_csv(path, ["method", "label", "metric", "group", "status", "reason"])
         return table.fillna({"reason": ""})

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.errors import HarmbenchError
-from harmbench.files import read_arrays, read_json
+from harmbench.files import read_arrays, read_csv, read_json
 from harmbench.store import RunFolder
 
 AXES = ("site removal", "biology kept", "individuals", "quality", "truth", "leakage")
@@ -202,8 +202,8 @@ class Results:
     def per_scan(self, row: Row, metric: str) -> pd.DataFrame | None:
         """Return a metric's table of test scans, all folds together, None where there is none."""
         paths = [_with_suffix(stem, ".csv") for _, stem in self.stems(row, "scores", metric)]
-        words = {"participant_id": str, "site": str, "session_id": str}
-        tables = [pd.read_csv(path, dtype=words) for path in paths if path.is_file()]
+        words = ("participant_id", "site", "session_id")
+        tables = [read_csv(path, words) for path in paths if path.is_file()]
         return self._named(pd.concat(tables, ignore_index=True)) if tables else None
 
     def _named(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -285,7 +285,9 @@ def read_results(folder: Path) -> Results:
         methods=methods,
         rows=order_rows(config["run"], methods, scores),
         scores=scores,
-        timing=pd.read_csv(timing) if timing.is_file() else pd.DataFrame(columns=TIMING),
+        timing=read_csv(timing, ["label", "stage"])
+        if timing.is_file()
+        else pd.DataFrame(columns=TIMING),
         cells=_inside(read_json(folder / "cells.json"), folder),
         environment=read_json(environment) if environment.is_file() else {},
     )

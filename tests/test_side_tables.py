@@ -13,13 +13,13 @@ from harmbench.data.bids import BIDSDataset
 from harmbench.data.sheet import DataSheet, make_sheet
 from harmbench.data.spellings import fitted
 
-SUBJECTS = [f"sub-{k:02d}" for k in range(1, 17)]
+SUBJECTS = [f"sub-{k:02d}" for k in range(1, 9)]
 SESSIONS = ("ses-1", "ses-2")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """16 participants of two sessions, all at site a by participants.tsv; without side tables."""
+    """8 participants of two sessions at two sites; without side tables."""
     root = tmp_path / "study"
     for k, name in enumerate(SUBJECTS):
         for session in SESSIONS:
@@ -70,7 +70,7 @@ def test_sessions_are_found_with_and_without_prefix_and_zeros(folder, ids):
     assert found.pop(("sub-01", "ses-3")) == "a"
     assert set(found.values()) == {"c"}
     held = sheet(folder)
-    assert "sub-*_sessions.tsv: 16 files" in held.read
+    assert "sub-*_sessions.tsv: 8 files" in held.read
     assert any(
         "site: column 'site' of participants.tsv (1 scans) and" in line for line in held.read
     )
@@ -142,7 +142,7 @@ def test_tables_that_name_none_of_the_scans_are_problems(folder, kind, column):
     else:
         write_scans(folder, "anat/{name}_{session}_run-1_T1w.nii", column, deep=kind == "scans")
     held = sheet(folder)
-    assert len({problem.scan for problem in held.problems} - {None}) == 32
+    assert len({problem.scan for problem in held.problems} - {None}) == 16
     first = str(held.problems[0])
     assert f"it says {column} of " in first and "but nothing of" in first
     assert ("'baseline', 'followup'" in first) == (kind == "sessions")
@@ -239,7 +239,7 @@ def test_participants_that_lost_their_zeros_are_read_and_that_is_said(folder, fo
     held = sheet(folder)
     assert not held.problems
     assert any("participants are read by the only name that they fit" in one for one in held.notes)
-    assert len(sites(folder)) == 32
+    assert len(sites(folder)) == 16
 
 
 def test_a_table_none_of_whose_rows_fits_is_one_problem(folder):

@@ -14,6 +14,7 @@ from harmbench.data.tables import TableDataset
 from harmbench.errors import HarmbenchError
 from harmbench.files import read_json
 from harmbench.runner import run
+from reports.html import write_report
 
 
 def table(n: int = 72, features: int = 7, seed: int = 0) -> pd.DataFrame:
@@ -123,6 +124,29 @@ def test_a_run_from_the_file_to_the_scores(tmp_path):
         assert scores["status"]["combat", name] == "skipped"
     assert "table" in scores["reason"]["combat", "kd_reference"]
     assert "table" in scores["reason"]["combat", "truth_ssim"]
+
+
+def test_sites_called_like_missing_values_or_numbers_pass_through_a_run_and_its_report(tmp_path):
+    names = {"a": "NA", "b": "inf", "c": "1e5"}
+    content = table(n=72)
+    path = save(tmp_path, content.assign(site=content["site"].map(names)))
+    config = resolve(
+        data=str(path),
+        methods=["combat"],
+        metrics=["distance_pcc", "mmd"],
+        preset="smoke",
+        threads=1,
+    )
+    scores = run(config, tmp_path / "run").scores
+    assert set(scores["group"]) >= {"all", *names.values()} - {"1e5"}  # one is the reference
+    page = write_report(tmp_path / "run").read_text()
+    assert all(f">{name}" in page for name in names.values())
+
+
+def test_no_site_is_called_like_all_sites(tmp_path):
+    path = save(tmp_path, table().replace({"site": {"a": "all"}}))
+    with pytest.raises(HarmbenchError, match="called 'all', which stands for all sites"):
+        TableDataset(path).load()
 
 
 def test_a_table_has_a_data_sheet_without_pictures(tmp_path):

@@ -167,6 +167,8 @@ class _Reader:
             self.fault(row, self.columns.site, participants.NO_SITE)
         for sentence in (*said, *look_alikes(sites, "site")):
             self.notes.append(Note(sentence))
+        if "all" in set(sites):
+            self._whole("a site is called 'all', which stands for all sites in tables; rename it")
         if "NA" in set(sites):
             self.notes.append(Note("site 'NA' is read as a name, not as a missing site"))
         self.say("site", f"{sites.nunique()} sites")
