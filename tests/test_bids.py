@@ -73,7 +73,7 @@ def test_what_is_missing_is_noted(folder):
         "set_aside": ["sub-05: a row in participants.tsv, but no image"],
         "read": [
             "images *_T1w.nii[.gz]: 4 scans of 4 participants, none with a mask",
-            "participants.tsv: 4 of 5 rows",
+            "participants.tsv: 4 of 5 rows, other columns kept: scanner",
             "site: column 'site' of participants.tsv, 2 sites",
             "age: column 'age' of participants.tsv, read as years, 34.5 to 89 years",
             "sex: column 'sex' of participants.tsv",

@@ -176,6 +176,13 @@ def test_columns_that_tell_the_site_are_set_aside_with_the_reason(tmp_path, name
     }
 
 
+def test_rounded_measures_of_sites_far_apart_are_features(tmp_path):
+    shift = BY_SITE.map({"a": 0.0, "b": 10.0, "c": -10.0}).to_numpy()
+    rounded = (2 * (shift + np.random.default_rng(0).normal(0, 1.2, N))).round() / 2
+    assert 15 < len(set(rounded)) <= N / 2
+    assert listed(sheet_of(tmp_path, volume=rounded)) == {"thickness", "volume"}
+
+
 DOUBTFUL = {
     "DX_GROUP": (rng.integers(1, 3, N), "few distinct values"),
     "lesions": (rng.integers(0, 5, N), "few distinct values"),

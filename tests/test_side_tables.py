@@ -71,9 +71,7 @@ def test_sessions_are_found_with_and_without_prefix_and_zeros(folder, ids):
     assert set(found.values()) == {"c"}
     held = sheet(folder)
     assert "sub-*_sessions.tsv: 8 files" in held.read
-    assert any(
-        "site: column 'site' of participants.tsv (1 scans) and" in line for line in held.read
-    )
+    assert any("site: column 'site' of participants.tsv (1 scan) and" in line for line in held.read)
     said = "sub-01 ses-3: no row in sub-*_sessions.tsv; participants.tsv speaks for the scan"
     assert said in held.set_aside
     assert any("sub-01 " in one and "but no image" in one for one in held.set_aside)

@@ -17,6 +17,9 @@ from harmbench.data.table_files import SECOND_HEADER, read_table, second_header
 from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 
+MOST_NAMED = 30
+"""Other columns that the data sheet names."""
+
 
 class Rows(NamedTuple):
     """One row a scan, as text; for each row where its values stand; what is wrong; what is noted.
@@ -93,7 +96,11 @@ def scan_rows(root: Path, scans: list[Scan], columns: Columns) -> Rows:
     if absent and not used and not twice:
         lost = [Problem(file.name, _none_fits(absent, scans))]
     rows.problems.extend(lost)
-    rows.notes.append(Note(f"{file.name}: {len(used)} of {len(people)} rows", "read"))
+    table = pd.DataFrame(found)
+    asked = {"participant_id", "session_id", columns.site, columns.age, columns.sex}
+    kept = [str(name) for name in table if name not in asked]
+    others = f", other columns kept: {some(kept, MOST_NAMED)}" if kept else ""
+    rows.notes.append(Note(f"{file.name}: {len(used)} of {len(people)} rows{others}", "read"))
     if absent:
         rows.notes.append(Note(f"{some(absent)}: a row in {file.name}, but no image", "set_aside"))
     other = file.with_suffix(".csv")
@@ -103,7 +110,7 @@ def scan_rows(root: Path, scans: list[Scan], columns: Columns) -> Rows:
     if contradicted:
         text = f"tables contradict each other on the sex of {some(contradicted)}; the nearest to "
         rows.notes.append(Note(text + "the scan is read"))
-    return rows._replace(table=pd.DataFrame(found))
+    return rows._replace(table=table)
 
 
 def _sex(cell: object) -> str:

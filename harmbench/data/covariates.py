@@ -125,7 +125,10 @@ class _Reader:
         )
         if len(files) < 2:
             return next(iter(files), self.place)
-        return " and ".join(f"{name} ({count} scans)" for name, count in sorted(files.items()))
+        return " and ".join(
+            f"{name} ({count} scan{'s' if count > 1 else ''})"
+            for name, count in sorted(files.items())
+        )
 
     def column(self, kind: str) -> pd.Series:
         """Return a column as text; NaN where it is missing or there is no such column."""
@@ -171,7 +174,7 @@ class _Reader:
             self._whole("a site is called 'all', which stands for all sites in tables; rename it")
         if "NA" in set(sites):
             self.notes.append(Note("site 'NA' is read as a name, not as a missing site"))
-        self.say("site", f"{sites.nunique()} sites")
+        self.say("site", f"{sites.nunique()} site{'s' if sites.nunique() != 1 else ''}")
         return sites
 
     def ages(self, described: Sequence[Mapping[str, Any]]) -> pd.Series:

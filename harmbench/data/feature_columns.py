@@ -30,6 +30,8 @@ MOST_NAMED = 100
 """Features that the data sheet names."""
 MOST_ROWS = 3
 """Faulty values of a feature that are said one by one; of more, the column is said as a whole."""
+CODES = 5
+"""Distinct values for each site up to which a column that tells the site holds codes."""
 FEW = 10
 """Distinct whole numbers up to which a column may hold codes."""
 FOLLOWS_AGE = 0.99
@@ -216,7 +218,9 @@ def _tells_site(values: pd.Series, table: Table) -> str:
     pairs = set(zip(codes.tolist(), table.site[held].tolist(), strict=True))
     if len(names) > 1 and len(pairs) == len(names) and counts.min() > 1:
         return "constant within each site"
-    if len(names) > 1 and len(pairs) == len(known):
+    # Measures that are rounded and shifted far apart by site have more values than codes have.
+    few = len(known) <= CODES * len(names) and 4 * len(known) <= held.sum()
+    if len(names) > 1 and few and len(pairs) == len(known):
         return "each of its values occurs at one site only"
     return ""
 
