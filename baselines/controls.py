@@ -48,16 +48,6 @@ class Identity(Harmonizer):
         """Return a copy of the images, shape (n, *shape)."""
         return cohort.images.copy()
 
-    def save(self, folder: Path) -> None:
-        """Write a model without content."""
-        save_model(folder, {}, {})
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
-        load_model(folder)
-        return cls()
-
 
 class SiteShift(Harmonizer):
     """Moves every site's voxelwise mean to the target site's: ``x - mean(site) + mean(target)``.
@@ -109,23 +99,6 @@ class SiteShift(Harmonizer):
             shift = self.means[name if target == OWN_SITE else target] - self.means[name]
             out[sites == name] += shift.astype(np.float32)
         return out
-
-    def save(self, folder: Path) -> None:
-        """Write the mean images."""
-        names = sorted(self.means)
-        means = np.stack([self.means[name] for name in names])
-        save_model(
-            folder, {"means": means}, {"sites": names, "reference_site": self.reference_site}
-        )
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
-        arrays, config = load_model(folder)
-        method = cls()
-        method.reference_site = config["reference_site"]
-        method.means = dict(zip(config["sites"], arrays["means"], strict=True))
-        return method
 
 
 class HistogramMatching(Harmonizer):
@@ -184,19 +157,6 @@ class HistogramMatching(Harmonizer):
                 image[mask] = np.interp((ranks - 0.5) / ranks.size, grid, self.quantiles)
         return out
 
-    def save(self, folder: Path) -> None:
-        """Write the reference quantiles."""
-        config = {"reference_site": self.reference_site, "params": self.params()}
-        save_model(folder, {"quantiles": self.quantiles}, config)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
-        arrays, config = load_model(folder)
-        method = cls(**config["params"])
-        method.reference_site, method.quantiles = config["reference_site"], arrays["quantiles"]
-        return method
-
 
 class MeanImage(Harmonizer):
     """Returns the reference site's mean image for every scan: no site left, and no person."""
@@ -226,18 +186,6 @@ class MeanImage(Harmonizer):
         """Return the mean image n times, shape (n, *shape)."""
         require_reference(target, self.reference_site, "mean-image")
         return np.repeat(self.mean[None], len(cohort), axis=0)
-
-    def save(self, folder: Path) -> None:
-        """Write the mean image."""
-        save_model(folder, {"mean": self.mean}, {"reference_site": self.reference_site})
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
-        arrays, config = load_model(folder)
-        method = cls()
-        method.reference_site, method.mean = config["reference_site"], arrays["mean"]
-        return method
 
 
 class Blur(Harmonizer):
@@ -276,15 +224,6 @@ class Blur(Harmonizer):
         """Return the blurred images, shape (n, *shape)."""
         width = self.sigma * min(cohort.shape)
         return gaussian_filter(cohort.images, (0.0, *(width for _ in cohort.shape)))
-
-    def save(self, folder: Path) -> None:
-        """Write the width."""
-        save_model(folder, {}, {"params": self.params()})
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
-        return cls(**load_model(folder)[1]["params"])
 
 
 class Shuffle(Harmonizer):

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs
+from harmbench.contracts.metric import MetricInputs
 from harmbench.product import ProductContext
 from harmbench.protocol.probes import PRODUCTS
 

@@ -1,8 +1,7 @@
 """harmbench: benchmark and evaluation of methods that harmonize multi-site brain MRI.
 
 The names a plug-in author needs are importable from here; each is loaded on first use, so that
-``import harmbench`` (and ``harmbench --help``) stays light. The decorator that declares a metric is
-``harmbench.metric.metric``.
+``import harmbench`` (and ``harmbench --help``) stays light.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ _HOMES = {
     "FitContext": "harmbench.method",
     "Harmonizer": "harmbench.method",
     "MethodInfo": "harmbench.method",
-    "Estimate": "harmbench.metric",
-    "MetricInputs": "harmbench.metric",
-    "MetricResult": "harmbench.metric",
+    "Estimate": "harmbench.contracts.metric",
+    "MetricInputs": "harmbench.contracts.metric",
+    "MetricResult": "harmbench.contracts.metric",
+    "metric": "harmbench.contracts.metric",
 }
 __all__ = [
     "ApplyContext",
@@ -38,14 +38,15 @@ __all__ = [
     "MetricInputs",
     "MetricResult",
     "__version__",
+    "metric",
 ]
 
 if TYPE_CHECKING:
     from harmbench.cohort import Cohort
+    from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
     from harmbench.dataset import Dataset, DatasetInfo
     from harmbench.errors import HarmbenchError
     from harmbench.method import ApplyContext, FitContext, Harmonizer, MethodInfo
-    from harmbench.metric import Estimate, MetricInputs, MetricResult
 
 
 def __getattr__(name: str) -> Any:

@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harmbench import registry
+from harmbench.contracts.metric import Metric
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.method import Harmonizer
-from harmbench.metric import Metric
 
 PROTOCOL_VERSION = 1
 PROTOCOLS = ("five", "core", "full")

@@ -167,14 +167,31 @@ class Harmonizer(ABC):
             Finite, in the order of the rows. Values outside [0, 1] are allowed and reported.
         """
 
-    @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write what was learned into `folder`: safetensors and JSON, see `harmbench.weights`."""
+        """Write what was learned into `folder`: safetensors and JSON, see `harmbench.weights`.
+
+        By default all attributes: arrays, numbers, text, and lists and dicts of these.
+
+        Raises
+        ------
+        HarmbenchError
+            For an attribute of another kind; such a method overrides `save` and `load`.
+        """
+        from harmbench.weights import save_state
+
+        params = self.params()
+        learned = {name: value for name, value in vars(self).items() if name not in params}
+        save_state(folder, learned, params)
 
     @classmethod
-    @abstractmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote. Nothing is ever unpickled."""
+        from harmbench.weights import load_state
+
+        state, params = load_state(folder)
+        method = cls(**params)
+        vars(method).update(state)
+        return method
 
     def skip(self, cohort: Cohort) -> str | None:
         """Return why this method cannot run on this cohort, or None where it can."""

@@ -22,9 +22,9 @@ from harmbench.config import (
     build_method,
     method_spec,
 )
-from harmbench.errors import HarmbenchError
+from harmbench.contracts.metric import MetricInfo
+from harmbench.errors import HarmbenchError, unknown
 from harmbench.method import MethodInfo
-from harmbench.metric import MetricInfo
 from harmbench.precision import precision_of
 from harmbench.product import Product, ProductContext
 from harmbench.protocol import placebo
@@ -207,6 +207,8 @@ class Keys:
         if ":" in name:
             anchor, _, name = name.partition(":")
             return self.product(self.anchors[anchor][cell.fold], name)
+        if name not in IMAGE_PRODUCTS and name not in self.products:
+            raise unknown("product", name, [*IMAGE_PRODUCTS, *self.products])
         kind = name.partition(".")[0]
         if kind == "raw":
             return digest(name, self.data_id, cell.fold)
@@ -301,10 +303,22 @@ def _not_returned(name: str, cell: Cell) -> str | None:
     return None
 
 
-IMAGE_PRODUCTS = frozenset(
-    {f"raw.{part}" for part in RAW_PARTS}
-    | {f"harmonized.{part}" for part in ("fit", "probe", "test")}
-    | {"own_site.test", "truth.test", "truth.test.clean", "travelling.test"}
-    | placebo.NAMES
-)
-"""Products that the runner makes itself; all others are declared by the protocol's modules."""
+IMAGE_PRODUCTS: dict[str, str] = {
+    "raw.fit": "unharmonized images that the methods are fitted on",
+    "raw.probe": "unharmonized images that the probes are trained on",
+    "raw.test": "unharmonized images that are scored",
+    "raw.real": "unharmonized images of other subjects, which distances compare with",
+    "harmonized.fit": "the fit part, harmonized to the reference site",
+    "harmonized.probe": "the probe part, harmonized to the reference site",
+    "harmonized.test": "the test part, harmonized to the reference site",
+    "own_site.test": "the test part, rendered back to each scan's own site",
+    "truth.test": "simulated data: the test part as scanned at the reference site, with noise",
+    "truth.test.clean": "simulated data: the same without noise",
+    "travelling.test": "scans at the reference site of test subjects who were scanned at several",
+    **{
+        name: f"the test part, harmonized under another {placebo.column(name)} than the true one"
+        for name in (*placebo.AGES, placebo.SEX)
+    },
+}
+"""Products that the runner makes itself, with what they are; all others are declared by the
+protocol's modules."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from harmbench.metric import MetricInputs
+from harmbench.contracts.metric import MetricInputs
 from harmbench.progress import Progress
 
 
@@ -60,7 +60,7 @@ class Product:
     name : str
         How metrics ask for it, such as ``"probe.age"``.
     needs, wants : tuple of str
-        Products it is made of, as in `harmbench.metric.MetricInfo`.
+        Products it is made of, as in `harmbench.contracts.metric.MetricInfo`.
     make : callable
         ``make(inputs, context)`` returns named arrays (numbers or fixed-width strings).
     scope : {"cell", "run"}
@@ -71,6 +71,8 @@ class Product:
         Least number of test scans.
     reads : tuple of str
         Fields of the context that change the result, and so belong to its key.
+    summary : str
+        What it holds, for the list in docs/reference.md.
     """
 
     name: str
@@ -81,3 +83,4 @@ class Product:
     version: int = 1
     min_n: int = 1
     reads: tuple[str, ...] = ()
+    summary: str = ""

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from harmbench.contracts.metric import MetricResult
 from harmbench.files import write_arrays, write_atomic
-from harmbench.metric import MetricResult
 from harmbench.store import Stage
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import os
@@ -33,7 +34,8 @@ def load(kind: Kind, name: str) -> Any:
     Parameters
     ----------
     kind : {"method", "metric", "dataset"}
-        Methods and data sets are classes or factories, metrics are `harmbench.metric.Metric`.
+        Methods and data sets are classes or factories, metrics are
+        `harmbench.contracts.metric.Metric`.
     name : str
         A registered name, or ``file.py:Name`` for an object in a file.
 
@@ -58,6 +60,8 @@ def check_name(kind: Kind, name: str) -> None:
         path = Path(name.rpartition(":")[0])
         if not os.path.isfile(path):
             raise HarmbenchError(f"{kind} '{name}': there is no file {path}")
+    elif name.endswith(".py"):
+        raise _without_object(kind, Path(name))
     elif name not in _entries(kind):
         raise unknown(kind, name, names(kind))
 
@@ -120,6 +124,23 @@ def refresh() -> None:
 
 def _is_file(name: str) -> bool:
     return name.rpartition(":")[0].endswith(".py")
+
+
+def _without_object(kind: Kind, path: Path) -> HarmbenchError:
+    """Return the error of a file that is named without the object in it."""
+    if not os.path.isfile(path):
+        return HarmbenchError(f"{kind} '{path}': there is no file {path}")
+    try:
+        statements = ast.parse(path.read_bytes()).body
+    except (SyntaxError, ValueError) as error:
+        return HarmbenchError(f"{path} does not load: {error}")
+    if kind == "metric":  # a decorated function
+        found = [s.name for s in statements if isinstance(s, ast.FunctionDef) and s.decorator_list]
+    else:
+        found = [s.name for s in statements if isinstance(s, ast.ClassDef) and s.bases]
+    choices = ", ".join(f"{path}:{name}" for name in found) or f"none found in {path}"
+    what = {"metric": "function"}.get(kind, "class")
+    return HarmbenchError(f"{kind} '{path}' does not name the {what}; give FILE:NAME: {choices}")
 
 
 def _load_from_file(name: str) -> Any:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from harmbench import errors, plan, records
 from harmbench.cohort import Cohort
 from harmbench.config import build_method
+from harmbench.contracts.metric import Metric, MetricInputs
 from harmbench.data.splits import Fold
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
@@ -25,7 +26,6 @@ from harmbench.files import read_arrays, read_rows, write_arrays, write_rows
 from harmbench.fitting import fit, settings, wrong
 from harmbench.imaging import Outside, in_blocks, true_images
 from harmbench.method import OWN_SITE, ApplyContext, Harmonizer
-from harmbench.metric import Metric, MetricInputs
 from harmbench.plan import Cell, CellId, Keys
 from harmbench.product import Product, ProductUnavailable
 from harmbench.progress import Progress

@@ -9,7 +9,7 @@ from sklearn.metrics import (
 )
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs
+from harmbench.contracts.metric import MetricInputs
 from harmbench.protocol.biology import age_mae, age_r2, age_skill_within, sex_auc, sex_bacc
 
 SITES = np.array(["ash", "birch", "cedar"])

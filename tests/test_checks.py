@@ -11,8 +11,8 @@ import pytest
 from baselines.controls import Identity, SiteShift
 from harmbench import registry
 from harmbench.checks import method_checks, metric_checks, toy_cohort
+from harmbench.contracts.metric import Metric, MetricInfo, MetricResult
 from harmbench.data.toy import ToyDataset
-from harmbench.metric import Metric, MetricInfo, MetricResult
 from harmbench.plan import IMAGE_PRODUCTS
 from harmbench.protocol import PRODUCTS
 from harmbench.weights import load_model, save_model
@@ -44,7 +44,7 @@ def test_every_registered_method_declares_its_registered_name(name):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_every_registered_metric_is_declared_well(name):
-    known = IMAGE_PRODUCTS | {product.name for product in PRODUCTS}
+    known = {*IMAGE_PRODUCTS, *(product.name for product in PRODUCTS)}
     results = metric_checks(registry.load("metric", name), name, products=known, methods=METHODS)
     assert failures(results) == {}
 

@@ -18,11 +18,11 @@ from baselines.combat import Combat, combat_nocov
 from baselines.controls import Blur, HistogramMatching, Identity, MeanImage, Shuffle, SiteShift
 from baselines.denoise import DenoisedCombat
 from harmbench.cohort import Cohort
+from harmbench.contracts.metric import Metric, MetricInputs, MetricResult
 from harmbench.data.phantom import Phantom, phantom_dev
 from harmbench.data.splits import make_split
 from harmbench.dataset import Dataset
 from harmbench.method import ApplyContext, FitContext, Harmonizer, MethodInfo
-from harmbench.metric import Metric, MetricInputs, MetricResult
 from harmbench.product import ProductContext
 from harmbench.protocol import (
     biology,

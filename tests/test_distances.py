@@ -7,7 +7,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr, spearmanr
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs
+from harmbench.contracts.metric import MetricInputs
 from harmbench.protocol import distances
 
 SHAPE = (7, 8, 9)

@@ -10,10 +10,10 @@ from scipy.stats import t as student
 
 from baselines.controls import Identity, MeanImage, Shuffle, SiteShift
 from harmbench.cohort import Cohort
+from harmbench.contracts.metric import MetricInputs, MetricResult
 from harmbench.data.splits import make_split
 from harmbench.data.toy import ToyDataset
 from harmbench.method import ApplyContext, FitContext
-from harmbench.metric import MetricInputs, MetricResult
 from harmbench.protocol import placebo
 from harmbench.protocol.anchors import Oracle
 from harmbench.protocol.effects import (

@@ -41,7 +41,7 @@ from pathlib import Path
 import numpy as np
 from harmbench.data.toy import ToyDataset
 from harmbench import Estimate, Harmonizer, MethodInfo, MetricResult
-from harmbench.metric import metric
+from harmbench.contracts.metric import metric
 
 ROOM = Path(__file__).parent
 

@@ -31,7 +31,7 @@ import sys
 import numpy as np
 import torch
 from harmbench import Estimate, Harmonizer, MethodInfo, MetricResult
-from harmbench.metric import metric
+from harmbench.contracts.metric import metric
 
 
 class Good(Harmonizer):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from harmbench.cohort import Cohort
+from harmbench.contracts.metric import MetricInputs
 from harmbench.errors import HarmbenchError
-from harmbench.metric import MetricInputs
 from harmbench.product import ProductContext, ProductUnavailable
 from harmbench.protocol import features, inception
 from harmbench.protocol.features import extract, random_conv_weights

@@ -7,8 +7,8 @@ from pytorch_fid.fid_score import calculate_frechet_distance
 from sklearn.metrics.pairwise import polynomial_kernel as reference_kernel
 
 from harmbench.cohort import Cohort
+from harmbench.contracts.metric import MetricInputs
 from harmbench.errors import HarmbenchError
-from harmbench.metric import MetricInputs
 from harmbench.protocol import frechet
 from harmbench.protocol.frechet import frechet_distance
 from harmbench.protocol.kernel import kd_reference, polynomial_kernel

@@ -15,7 +15,7 @@ from harmbench.protocol import PRODUCTS
 ROOT = Path(harmbench.__file__).parents[1]
 NOT_RESULTS = {
     *("errors", "files", "progress", "memory", "worklog"),  # what is said and kept, not computed
-    *("method", "metric", "product", "dataset", "registry"),  # contracts: no numbers
+    *("method", "contracts.metric", "product", "dataset", "registry"),  # contracts: no numbers
     *("config", "data.toy", "weights", "imaging", "foreign"),  # settings, checks, formats
     "precision",  # the precision that it chooses stands in the key itself
 }

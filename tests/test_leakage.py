@@ -9,10 +9,10 @@ from support import linear_age_probe, probe_product
 
 from baselines.combat import Combat
 from harmbench.cohort import Cohort
+from harmbench.contracts.metric import MetricInputs
 from harmbench.data.splits import make_split
 from harmbench.data.toy import ToyDataset
 from harmbench.method import ApplyContext, FitContext
-from harmbench.metric import MetricInputs
 from harmbench.product import ProductContext
 from harmbench.protocol import leakage, placebo
 from harmbench.protocol.effects import age_slopes, nuisance

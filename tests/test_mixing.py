@@ -4,7 +4,7 @@ import pytest
 from scipy.spatial.distance import pdist, squareform
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs
+from harmbench.contracts.metric import MetricInputs
 from harmbench.protocol.mixing import SHUFFLED, ilisi, mmd, mmd_between
 from harmbench.protocol.people import gaussian_kernel
 from harmbench.stats import mmd_u

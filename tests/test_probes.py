@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from harmbench.cohort import Cohort
+from harmbench.contracts.metric import MetricInputs
 from harmbench.errors import HarmbenchError
-from harmbench.metric import MetricInputs
 from harmbench.product import ProductContext, ProductUnavailable
 from harmbench.protocol import probes
 from harmbench.protocol.probes import PRODUCTS, apply_probe, predicted_classes, reservation

@@ -12,10 +12,10 @@ from support import linear_age_probe, probe_product
 from baselines.combat import Combat, combat_nocov
 from baselines.controls import MeanImage, Shuffle, SiteShift
 from harmbench.cohort import Cohort
+from harmbench.contracts.metric import MetricInputs, MetricResult
 from harmbench.data.phantom import phantom_dev
 from harmbench.data.splits import make_split
 from harmbench.method import ApplyContext, FitContext
-from harmbench.metric import MetricInputs, MetricResult
 from harmbench.product import ProductContext
 from harmbench.protocol.anchors import Oracle
 from harmbench.protocol.pull import distance_to_reference, population_pull

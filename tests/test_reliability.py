@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs
+from harmbench.contracts.metric import MetricInputs
 from harmbench.protocol.reliability import icc, icc_reml, regional_means, regions
 
 SHAPE = (12, 14)

@@ -23,7 +23,7 @@ import os
 
 import numpy as np
 from harmbench import Estimate, Harmonizer, MethodInfo, MetricResult
-from harmbench.metric import metric
+from harmbench.contracts.metric import metric
 
 
 class Base(Harmonizer):

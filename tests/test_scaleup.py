@@ -13,9 +13,9 @@ import pytest
 from baselines import combat
 from harmbench import blocks
 from harmbench.config import resolve
+from harmbench.contracts.metric import MetricInputs, MetricResult
 from harmbench.data import mapped
 from harmbench.data.toy import ToyDataset
-from harmbench.metric import MetricInputs, MetricResult
 from harmbench.protocol import (
     distances,
     features,

@@ -4,7 +4,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs
+from harmbench.contracts.metric import MetricInputs
 from harmbench.product import ProductContext
 from harmbench.protocol.site import make_floor, site_bacc, site_bacc_frozen, site_excess
 

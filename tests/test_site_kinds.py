@@ -4,9 +4,9 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import balanced_accuracy_score
 
 from harmbench.cohort import Cohort
+from harmbench.contracts.metric import MetricInputs
 from harmbench.data.splits import validation_keys
 from harmbench.data.toy import ToyDataset
-from harmbench.metric import MetricInputs
 from harmbench.product import ProductContext, ProductUnavailable
 from harmbench.protocol import site_kinds
 from harmbench.protocol.intensities import NAMES, intensity_features

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs
+from harmbench.contracts.metric import MetricInputs
 from harmbench.product import ProductContext, ProductUnavailable
 from harmbench.protocol import transfer
 from harmbench.protocol.transfer import age_transfer, make_transfer

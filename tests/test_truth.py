@@ -6,7 +6,7 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs
+from harmbench.contracts.metric import MetricInputs
 from harmbench.protocol import truth as room
 
 SHAPE = (8, 9)

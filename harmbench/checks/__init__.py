@@ -1,7 +1,8 @@
-"""Contract suites for plug-ins: run by `harmbench check-method`, by our tests and by anyone's."""
+"""Contract suites for plug-ins: what `harmbench check-method` and its like run."""
 
+from harmbench.checks.datasets import dataset_checks
 from harmbench.checks.methods import method_checks, toy_cohort
 from harmbench.checks.metrics import metric_checks
 from harmbench.checks.result import CheckResult
 
-__all__ = ["CheckResult", "method_checks", "metric_checks", "toy_cohort"]
+__all__ = ["CheckResult", "dataset_checks", "method_checks", "metric_checks", "toy_cohort"]

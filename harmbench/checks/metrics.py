@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import get_args
 
 from harmbench.checks.result import CheckResult, NotApplicable, expect, run
-from harmbench.metric import Axis, Direction, Level, Metric, MetricInfo
+from harmbench.contracts.metric import Axis, Direction, Level, Metric, MetricInfo
 
 FLOOR = "floor:"
 """Begins the name of an anchor that is a floor of the metric's own result."""
@@ -19,7 +19,7 @@ def metric_checks(
     products: Collection[str] | None = None,
     methods: Collection[str] | None = None,
 ) -> list[CheckResult]:
-    """Check a metric's declaration against the contract of `harmbench.metric`.
+    """Check a metric's declaration against the contract of `harmbench.contracts.metric`.
 
     Parameters
     ----------

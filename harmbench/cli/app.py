@@ -352,9 +352,37 @@ def check_method(
 
     Ends with code 0 where everything holds, else with 1.
     """
-    from harmbench.cli.check_method import check_method as suite
+    from harmbench.cli.check_plugin import check_plugin
 
-    raise typer.Exit(suite(name))
+    raise typer.Exit(check_plugin("method", name))
+
+
+@app.command()
+def check_metric(
+    name: Annotated[str, typer.Argument(help="A metric's name, or file.py:name.")],
+    debug: Debug = False,
+) -> None:
+    """Run the contract suite on a metric: its declaration, the products and controls it names.
+
+    Ends with code 0 where everything holds, else with 1.
+    """
+    from harmbench.cli.check_plugin import check_plugin
+
+    raise typer.Exit(check_plugin("metric", name))
+
+
+@app.command()
+def check_dataset(
+    name: Annotated[str, typer.Argument(help="A data set's name, or file.py:Class.")],
+    debug: Debug = False,
+) -> None:
+    """Run the contract suite on a data set: rows, sites, fingerprint, truth.
+
+    Ends with code 0 where everything holds, else with 1. To look at data, use `check`.
+    """
+    from harmbench.cli.check_plugin import check_plugin
+
+    raise typer.Exit(check_plugin("dataset", name))
 
 
 @app.command()
@@ -372,11 +400,21 @@ def methods(
 @app.command()
 def metrics(
     name: Annotated[str | None, typer.Argument(help="One metric, in full.")] = None,
+    products: Annotated[
+        bool,
+        typer.Option("--products", help="List the products that a metric can need, as Markdown."),
+    ] = False,
     markdown: AsMarkdown = False,
     debug: Debug = False,
 ) -> None:
     """List the metrics, or show one."""
     from harmbench.cli.listing import listing
+
+    if products:
+        from harmbench.cli import reference
+
+        typer.echo(reference.products())
+        return
 
     typer.echo(listing("metric", name, markdown=markdown))
 

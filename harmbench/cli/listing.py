@@ -9,10 +9,10 @@ from typing import Any
 from tabulate import tabulate
 
 from harmbench import registry
+from harmbench.contracts.metric import Metric
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
 from harmbench.method import Harmonizer
-from harmbench.metric import Metric
 from harmbench.shipped import shipped_with
 
 

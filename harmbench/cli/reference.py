@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from harmbench import registry
 from harmbench.cli.listing import facts_of
-from harmbench.metric import Axis
+from harmbench.contracts.metric import Axis
 
 AXES = get_args(Axis)
 DIRECTIONS = {"lower": "lower", "higher": "higher", "target": "to its target"}
@@ -18,6 +18,38 @@ def markdown(kind: registry.Kind) -> str:
     """Return all plug-ins of a kind as a Markdown table, as docs/reference.md shows it."""
     facts = {name: facts_of(registry.load(kind, name)) for name in registry.names(kind)}
     rows = {"method": _methods, "metric": _metrics, "dataset": _datasets}[kind](facts)
+    return _table(rows)
+
+
+def products() -> str:
+    """Return what a metric can name in `needs` and `wants`, as a Markdown table."""
+    from harmbench.plan import IMAGE_PRODUCTS
+    from harmbench.protocol import PRODUCTS, placebo
+
+    first, *others = placebo.AGES
+    names = {first: f"`{first}` to `{others[-1]}`"}
+    rows = [
+        {
+            "product": names.get(name, f"`{name}`"),
+            "kind": "images",
+            "what it is": text,
+            "made of": "",
+        }
+        for name, text in IMAGE_PRODUCTS.items()
+        if name not in others
+    ] + [
+        {
+            "product": f"`{one.name}`",
+            "kind": "arrays",
+            "what it is": one.summary,
+            "made of": ", ".join(f"`{name}`" for name in one.needs),
+        }
+        for one in PRODUCTS
+    ]
+    return _table(rows)
+
+
+def _table(rows: list[dict[str, str]]) -> str:
     return str(tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from harmbench.cohort import Cohort
 from harmbench.errors import HarmbenchError
 from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo, Truth
-from harmbench.weights import load_model, save_model
 
 ORACLE_DRAW = 1
 """Metrics compare with draw 0, so that the oracle does not win by knowing the very noise."""
@@ -60,17 +58,6 @@ class Oracle(Harmonizer):
         return np.asarray(
             truth(target or self.reference_site, cohort.keys, clean=False, draw=ORACLE_DRAW)
         )
-
-    def save(self, folder: Path) -> None:
-        """Write the name of the reference site."""
-        save_model(folder, {}, {"reference_site": self.reference_site})
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
-        method = cls()
-        method.reference_site = load_model(folder)[1]["reference_site"]
-        return method
 
 
 class Dose(Oracle):
@@ -120,18 +107,6 @@ class Dose(Oracle):
         rescans = super().harmonize(cohort, target, context=context)
         share = np.float32(self.alpha)
         return share * cohort.images + (1 - share) * rescans
-
-    def save(self, folder: Path) -> None:
-        """Write the share and the name of the reference site."""
-        save_model(folder, {}, {"reference_site": self.reference_site, "params": self.params()})
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
-        config = load_model(folder)[1]
-        method = cls(**config["params"])
-        method.reference_site = config["reference_site"]
-        return method
 
 
 def dose_quarter() -> Dose:

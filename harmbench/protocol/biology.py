@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.protocol.probes import MIN_N, labeled, predicted_classes, reservation
 from harmbench.protocol.resampled import Floats, Resampler
 from harmbench.stats import (

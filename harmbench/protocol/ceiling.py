@@ -6,7 +6,6 @@ where the oracle marks what could be known.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -17,7 +16,6 @@ from harmbench.errors import HarmbenchError, unknown
 from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.protocol.anchors import require_truth
 from harmbench.protocol.local_regression import apply_local, fit_local
-from harmbench.weights import load_model, save_model
 
 SCAN_DRAW = 2
 """Rescans that it learns from; metrics compare with draw 0, the oracle is draw 1."""
@@ -115,18 +113,3 @@ class Ceiling(Harmonizer):
             if rows.any():
                 out[rows] = apply_local(cohort.images[rows], weights)
         return out
-
-    def save(self, folder: Path) -> None:
-        """Write the weights, the sites and the reference site."""
-        config = {"params": self.params(), "sites": self.sites}
-        config["reference_site"] = self.reference_site
-        save_model(folder, {"weights": self.weights}, config)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
-        arrays, config = load_model(folder)
-        method = cls(**config["params"])
-        method.weights, method.sites = arrays["weights"], config["sites"]
-        method.reference_site = config["reference_site"]
-        return method

@@ -20,7 +20,7 @@ from scipy.spatial.distance import cdist, pdist, squareform
 
 from harmbench.blocks import blocks, image_bytes, take
 from harmbench.cohort import Cohort
-from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.stats import (
     REPLICATES,
     fisher_pool,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from harmbench.cohort import Cohort
-from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.protocol import placebo
 from harmbench.protocol.probes import labeled
 from harmbench.stats import (

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs
+from harmbench.contracts.metric import MetricInputs
 from harmbench.product import ProductUnavailable
 
 MIN_REAL = 20

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs
+from harmbench.contracts.metric import MetricInputs
 from harmbench.product import Product, ProductContext, ProductUnavailable
 from harmbench.protocol.inception import load_inception
 from harmbench.seeding import rng_from
@@ -149,6 +149,12 @@ def _random_conv(device: str) -> Callable[[torch.Tensor], torch.Tensor]:
 
 # Products ---------------------------------------------------------------------------------------
 
+_IMAGES = {
+    "test": "the harmonized test images",
+    "own_site": "the test images rendered back to their own sites",
+    "real": "the unharmonized images of other subjects",
+    "raw_test": "the unharmonized test images",
+}
 _SOURCES: dict[str, tuple[str, Literal["cell", "run"]]] = {
     "test": ("harmonized.test", "cell"),
     "own_site": ("own_site.test", "cell"),
@@ -172,6 +178,7 @@ def _product(extractor: Extractor, name: str) -> Product:
         make=make,
         scope=scope,
         reads=("threads", "device", *(["inception"] if extractor == "inception" else [])),
+        summary=f"`features` (n, {DIMENSIONS[extractor]}) of {_IMAGES[name]}",
     )
 
 

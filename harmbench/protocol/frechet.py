@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 
+from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.errors import HarmbenchError
-from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.protocol.feature_sets import (
     REFERENCE_ORDER,
     FeatureSet,

@@ -21,7 +21,7 @@ from scipy.spatial.distance import cdist
 
 from harmbench.blocks import blocks
 from harmbench.cohort import Cohort
-from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.stats import normal_interval, subsample, subsample_se
 
 TRUTH = "truth.test"

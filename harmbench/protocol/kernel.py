@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harmbench.blocks import blocks
-from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.protocol.feature_sets import REFERENCE_ORDER, FeatureSet, at_reference_site, needs
 from harmbench.stats import mmd_u
 

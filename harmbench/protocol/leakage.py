@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
-from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.product import Product, ProductContext
 from harmbench.protocol import placebo
 from harmbench.protocol.probes import MIN_N, Task, apply_probe, labeled, reservation
@@ -334,6 +334,7 @@ PRODUCTS = (
         make=make_age_readings,
         min_n=MIN_N,
         reads=_READS,
+        summary="years that the age probe reads under placebo ages: `placebo`, `predicted`",
     ),
     Product(
         name="leakage.sex",
@@ -341,6 +342,7 @@ PRODUCTS = (
         make=make_sex_readings,
         min_n=MIN_N,
         reads=_READS,
+        summary="what the sex probe reads under the flipped sex: `predicted`",
     ),
     Product(
         name="calibration.age",
@@ -348,5 +350,6 @@ PRODUCTS = (
         make=make_calibration,
         min_n=MIN_N,
         reads=_READS,
+        summary="years that the age probe reads from the true images: `predicted`",
     ),
 )

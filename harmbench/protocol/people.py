@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 
 from harmbench.blocks import blocks
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs
+from harmbench.contracts.metric import MetricInputs
 
 RAW_FEATURES = "features.random-conv.raw_test"
 MIN_SUBJECTS = 10

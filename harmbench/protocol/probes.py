@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
+from harmbench.contracts.metric import MetricInputs
 from harmbench.errors import HarmbenchError, unknown
-from harmbench.metric import MetricInputs
 from harmbench.product import Product, ProductContext, ProductUnavailable
 
 if TYPE_CHECKING:
@@ -234,6 +234,8 @@ PRODUCTS = tuple(
         make=partial(make_probe, task),
         min_n=MIN_N,
         reads=("seeds", "device", "probe"),
+        summary=f"CNNs that read {task}, trained on the harmonized probe part: `predicted`, "
+        "`classes`, losses and weights of every probe seed",
     )
     for task in TASKS
 )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import linregress
 
 from harmbench.cohort import Cohort
-from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.product import Product, ProductContext
 from harmbench.protocol.probes import MIN_N, apply_probe, labeled, reservation
 from harmbench.protocol.resampled import Floats, Resampler
@@ -158,5 +158,6 @@ PRODUCTS = (
         make=make_readings,
         min_n=MIN_N,
         reads=("threads", "device"),
+        summary="years that the oracle's age probe reads: `harmonized`, `truth`",
     ),
 )

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 
 from harmbench.blocks import blocks, image_bytes
 from harmbench.cohort import Cohort
-from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.protocol.identity import ORACLE, TRUTH, Entries, entries
 from harmbench.stats import normal_interval, subsample, subsample_se
 

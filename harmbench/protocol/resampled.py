@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
-from harmbench.metric import Estimate
+from harmbench.contracts.metric import Estimate
 from harmbench.stats import (
     REPLICATES,
     over_seeds,

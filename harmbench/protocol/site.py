@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.product import Product, ProductContext
 from harmbench.protocol.probes import MIN_N, apply_probe, predicted_classes, reservation
 from harmbench.protocol.resampled import Floats, Resampler, Statistic
@@ -226,4 +226,12 @@ def _per_scan(test: Cohort, predicted: NDArray) -> pd.DataFrame:
     return table.assign(recognized=(predicted == table["site"].to_numpy().astype(str)).mean(0))
 
 
-PRODUCTS = (Product(name=FLOOR, needs=("raw.probe", "raw.test"), make=make_floor, scope="run"),)
+PRODUCTS = (
+    Product(
+        name=FLOOR,
+        needs=("raw.probe", "raw.test"),
+        make=make_floor,
+        scope="run",
+        summary="the site as predicted from age and sex alone: `predicted`, `classes`",
+    ),
+)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from harmbench.blocks import blocks, image_bytes
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.product import Product, ProductContext, ProductUnavailable
 from harmbench.protocol.intensities import intensity_features
 from harmbench.protocol.probes import (
@@ -351,13 +351,29 @@ _NEEDS = ("harmonized.probe", "harmonized.test")
 _READS = ("seeds", "threads", "device", "probe")
 
 PRODUCTS = (
-    Product(name=KINDS, needs=_NEEDS, wants=(CNN,), make=make_kinds, min_n=20, reads=_READS),
-    Product(name=REFERENCE, needs=_NEEDS, make=make_reference, min_n=20, reads=_READS),
+    Product(
+        name=KINDS,
+        needs=_NEEDS,
+        wants=(CNN,),
+        make=make_kinds,
+        min_n=20,
+        reads=_READS,
+        summary="the site as read by a linear probe, by boosted trees and by the CNN",
+    ),
+    Product(
+        name=REFERENCE,
+        needs=_NEEDS,
+        make=make_reference,
+        min_n=20,
+        reads=_READS,
+        summary="the reference site told from all others, by a linear probe and boosted trees",
+    ),
     Product(
         name=FITSET,
         needs=("harmonized.fit", "harmonized.test"),
         make=make_fitset,
         min_n=MIN_N,
         reads=_READS,
+        summary="as `probe.site`, trained on the harmonized fit part",
     ),
 )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
-from harmbench.metric import MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.product import Product, ProductContext, ProductUnavailable
 from harmbench.protocol.probes import MIN_N, labeled, make_probe, reservation
 from harmbench.protocol.resampled import Floats, Resampler
@@ -142,5 +142,6 @@ PRODUCTS = (
         make=make_transfer,
         min_n=MIN_N,
         reads=("seeds", "threads", "device", "probe"),
+        summary="years read at each site by age probes trained without it",
     ),
 )

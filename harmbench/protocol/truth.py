@@ -21,7 +21,7 @@ from skimage.metrics import structural_similarity
 
 from harmbench.blocks import all_finite, blocks, image_bytes, take
 from harmbench.cohort import IDENTIFIERS, Cohort
-from harmbench.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.stats import REPLICATES, percentile_interval, subject_counts, weighted_mean
 
 Floats = NDArray[np.float64]

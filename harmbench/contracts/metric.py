@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import MISSING, dataclass, field, fields
+from numbers import Real
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
+from harmbench.errors import HarmbenchError, unknown
 
 Direction = Literal["lower", "higher", "target"]
 Axis = Literal["site removal", "biology kept", "individuals", "quality", "truth", "leakage"]
@@ -171,7 +173,7 @@ class MetricInputs:
         return product
 
 
-Compute = Callable[[MetricInputs, np.random.Generator], MetricResult]
+Compute = Callable[[MetricInputs, np.random.Generator], MetricResult | Estimate | float]
 
 
 @dataclass(frozen=True)
@@ -185,24 +187,64 @@ class Metric:
     compute: Compute
 
     def __call__(self, inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-        """Compute the metric."""
-        return self.compute(inputs, rng)
+        """Compute the metric.
+
+        Raises
+        ------
+        HarmbenchError
+            Where the function returns neither a number nor an `Estimate` nor a `MetricResult`.
+        """
+        result: object = self.compute(inputs, rng)
+        if isinstance(result, Real) and not isinstance(result, bool):
+            result = Estimate(float(result))
+        if isinstance(result, Estimate):
+            result = MetricResult(result)
+        if not isinstance(result, MetricResult):
+            raise HarmbenchError(
+                f"metric '{self.info.name}' returned {type(result).__name__}; "
+                "it must return a number, an Estimate or a MetricResult"
+            )
+        return result
 
 
 def metric(**declaration: Any) -> Callable[[Compute], Metric]:
-    """Declare a function ``compute(inputs, rng) -> MetricResult`` as a metric.
+    """Declare a function ``compute(inputs, rng)`` as a metric.
+
+    The function returns a `MetricResult`, an `Estimate`, or a number, which has no interval.
 
     Parameters
     ----------
     **declaration
         The fields of `MetricInfo`; ``name`` defaults to the function's and ``summary`` to the
         first paragraph of its docstring.
+
+    Raises
+    ------
+    HarmbenchError
+        For a field that `MetricInfo` does not have, a missing one, or an unknown word in `axis`,
+        `level` or `direction`.
     """
+    known = [one.name for one in fields(MetricInfo)]
+    for name in declaration:
+        if name not in known:
+            raise unknown("field of a metric", name, known)
+    for name, words in (("axis", Axis), ("level", Level), ("direction", Direction)):
+        if name in declaration and declaration[name] not in get_args(words):
+            raise unknown(name, declaration[name], get_args(words))
 
     def declare(function: Compute) -> Metric:
         paragraph = (function.__doc__ or "").strip().split("\n\n")[0]
         declaration.setdefault("name", function.__name__)
         declaration.setdefault("summary", " ".join(paragraph.split()))
+        missing = [
+            one.name
+            for one in fields(MetricInfo)
+            if one.default is MISSING and one.name not in declaration
+        ]
+        if missing:
+            raise HarmbenchError(
+                f"metric '{declaration['name']}' does not declare {', '.join(missing)}"
+            )
         return Metric(MetricInfo(**declaration), function)
 
     return declare
