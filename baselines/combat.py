@@ -38,7 +38,8 @@ VALUES_AT_ONCE = 2**23
 bytes of each."""
 
 CONSTANT = 1e-6
-"""A voxel whose standard deviation within a site is smaller than this is constant there."""
+"""A voxel is constant within a site where its standard deviation there is at most this share of its
+largest value in any scan, whatever the unit: float32 keeps seven digits."""
 
 
 class Combat(Harmonizer):
@@ -353,6 +354,7 @@ def _least_share(mask: NDArray[np.bool_], sites: NDArray) -> NDArray[np.float64]
 def _vary_within_sites(values: NDArray[np.float32], sites: NDArray) -> NDArray[np.bool_]:
     """Return which columns vary within every site: ComBat divides by these deviations."""
     varying = np.ones(values.shape[1], dtype=bool)
+    least = CONSTANT * np.abs(values).max(axis=0).astype(np.float64)
     for site in np.unique(sites):
-        varying &= values[sites == site].std(axis=0, dtype=np.float64) > CONSTANT
+        varying &= values[sites == site].std(axis=0, dtype=np.float64) > least
     return varying

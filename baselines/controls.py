@@ -171,6 +171,7 @@ class MeanImage(Harmonizer):
             harmonize_sees=NOTHING,
             spaces=EVERY_SPACE,
             control=True,
+            own_background=False,
         )
 
     def fit(self, cohort: Cohort, context: FitContext) -> Self:
@@ -244,6 +245,7 @@ class Shuffle(Harmonizer):
             spaces=EVERY_SPACE,
             stochastic=True,
             control=True,
+            own_background=False,
         )
 
     def fit(self, cohort: Cohort, context: FitContext) -> Self:

@@ -60,7 +60,11 @@ class BestOnValidation:
         best = min(self.errors.values(), default=float("inf"))
         self.errors[images] = error
         if error < best:
-            self.weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+            # safetensors refuses tensors that are not contiguous.
+            self.weights = {
+                name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for name, value in model.state_dict().items()
+            }
         if self.path is not None:
             self._keep(self.path)
 

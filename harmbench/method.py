@@ -51,6 +51,9 @@ class MethodInfo:
     images_only : bool
         Whether it holds images made elsewhere, at the reference site, and can make no others:
         metrics that need those are skipped.
+    own_background : bool
+        Whether the runner puts back, outside each scan's own mask, the image as it came. False for
+        controls that return another image, with another mask.
     """
 
     name: str
@@ -64,6 +67,7 @@ class MethodInfo:
     stochastic: bool = False
     control: bool = False
     images_only: bool = False
+    own_background: bool = True
 
     @property
     def sees_truth(self) -> bool:

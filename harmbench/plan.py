@@ -44,6 +44,8 @@ SHARED_ROOMS = (
 )
 """Modules whose code stands behind every method and metric, and so belongs to their keys."""
 
+HARMONIZING = 2
+"""Raised when the runner does something else with the images that a method returns."""
 RAW_PARTS = ("fit", "probe", "test", "real")
 PROBE_PART_PRODUCTS = {"raw.probe", "harmonized.probe"}
 
@@ -215,9 +217,10 @@ class Keys:
         if kind in ("truth", "travelling"):
             return digest(name, self.data_id, cell.fold, self.reference_site)
         if kind in ("harmonized", "own_site"):
-            return digest(name, self.fit(cell))
+            return digest(name, HARMONIZING, self.fit(cell))
         if name in placebo.NAMES:
-            return digest(name, registry.package_id(placebo.__name__), self.fit(cell))
+            code = registry.package_id(placebo.__name__)
+            return digest(name, HARMONIZING, code, self.fit(cell))
         product = self.products[name]
         context = self.context(cell)
         reads = {field: getattr(context, field) for field in product.reads}

@@ -201,6 +201,9 @@ class CellWork:
         images = np.asarray(images)
         if reason := wrong(images, cohort.images.shape):
             raise StageFailedError(reason)
+        if info.own_background:
+            # A method that works voxel by voxel writes into what is background in this scan.
+            images = np.where(cohort.mask, images, cohort.images)
         return images.astype(np.float32, copy=False)
 
     # -- products -------------------------------------------------------------------------------

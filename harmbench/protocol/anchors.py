@@ -35,6 +35,7 @@ class Oracle(Harmonizer):
             targets="any",
             spaces=frozenset({"slice", "volume", "table"}),
             control=True,
+            own_background=False,
         )
 
     def fit(self, cohort: Cohort, context: FitContext) -> Self:

@@ -60,6 +60,7 @@ class Ceiling(Harmonizer):
             fit_sees=frozenset({"site", "truth"}),
             harmonize_sees=frozenset({"site"}),
             control=True,
+            own_background=False,
         )
 
     def fit(self, cohort: Cohort, context: FitContext) -> Self:

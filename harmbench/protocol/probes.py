@@ -41,7 +41,8 @@ PROBE_THREADS = 1
 """The networks are so small that a second thread gains a third on an idle machine and loses tenfold
 on a busy one; with one, a probe does not depend on the number of threads either."""
 LEAST_SCALE = 1e-3
-"""Least spread of intensities that images are divided by: rounding errors are not blown up."""
+"""Least spread of intensities that images are divided by, as a share of their root mean square:
+rounding errors are not blown up."""
 
 
 def probe_config(values: Mapping[str, Any]) -> ProbeConfig:
@@ -165,7 +166,9 @@ def _check_shape(cohort: Cohort) -> None:
 def _standardization(cohort: Cohort, task: Task) -> dict[str, NDArray]:
     """Return the constants that images and labels are standardized with."""
     mean = cohort.images.mean(0)
-    scale = max(float(np.sqrt(cohort.images.var(0).mean())), LEAST_SCALE)
+    variance = float(cohort.images.var(0).mean())
+    level = np.sqrt(variance + float(np.square(mean, dtype=np.float64).mean()))
+    scale = max(np.sqrt(variance), LEAST_SCALE * level) or 1.0
     constants = {
         "image_mean": mean.astype(np.float32),
         "image_scale": np.float32(scale),
