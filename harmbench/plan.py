@@ -219,8 +219,8 @@ class Keys:
         if kind in ("harmonized", "own_site"):
             return digest(name, HARMONIZING, self.fit(cell))
         if name in placebo.NAMES:
-            code = registry.package_id(placebo.__name__)
-            return digest(name, HARMONIZING, code, self.fit(cell))
+            draws = registry.package_id(placebo.__name__)
+            return digest(name, HARMONIZING, draws, self.fit(cell))
         product = self.products[name]
         context = self.context(cell)
         reads = {field: getattr(context, field) for field in product.reads}

@@ -31,11 +31,11 @@ ADDED = 0.25
 
 
 class Adds(Harmonizer):
-    """Adds a number, and writes another one into this file while it is fitted."""
+    """Returns a number, and writes another one into this file while it is fitted."""
 
     @property
     def info(self):
-        return MethodInfo("adds", "Adds", "adds a number")
+        return MethodInfo("adds", "Adds", "returns a number")
 
     def fit(self, cohort, context):
         file = Path(__file__)
@@ -44,14 +44,7 @@ class Adds(Harmonizer):
         return self
 
     def harmonize(self, cohort, target=None, *, context):
-        return cohort.images + np.float32(ADDED)
-
-    def save(self, folder):
-        pass
-
-    @classmethod
-    def load(cls, folder):
-        return cls()
+        return np.full_like(cohort.images, ADDED)
 '''
 
 
@@ -154,8 +147,7 @@ def test_a_plugin_edited_in_mid_run_is_that_of_the_begin_and_next_time_anew(tmp_
     for _ in range(2):
         run(config(data, f"{plugin}:Adds"), out)
         images = {p: np.load(p) for p in out.glob("cells/Adds-*/**/harmonized.test-*.npy")}
-        # The background is 0.
-        added.append({p: float(np.round(np.median(x[:, 0, 0]), 4)) for p, x in images.items()})
+        added.append({p: float(np.median(x[:, 8, 8])) for p, x in images.items()})
     first, both = added
     assert set(first.values()) == {0.25}
     assert {both[p] for p in first} == {0.25}, "a result of the code before was replaced"

@@ -199,7 +199,7 @@ REASONS = {
     "Unsure": "RuntimeError: cannot say",
 }
 METRICS = {
-    "returns_nothing": "AttributeError: ",
+    "returns_nothing": "returned NoneType; it must return a number",
     "returns_objects": "TypeError: array 'x' holds Python objects",
     "returns_nan": "the metric returned a value that is not finite",
     "raises": "KeyError: 'no such thing'",

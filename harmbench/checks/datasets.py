@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def dataset_checks(factory: Callable[[], Dataset]) -> list[CheckResult]:
     list of CheckResult
     """
     case = DatasetCase(factory)
-    return [run(name, lambda check=check: check(case)) for name, check in CHECKS.items()]
+    return [run(name, partial(check, case)) for name, check in CHECKS.items()]
 
 
 def _declares(case: DatasetCase) -> None:
