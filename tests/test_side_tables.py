@@ -129,6 +129,26 @@ def test_tables_that_contradict_on_the_sex_are_noted(folder):
     assert "of sub-03 ses-1, sub-03 ses-2;" in said[0]
 
 
+@pytest.mark.parametrize("form", ["relative", "link", "absolute"])
+def test_the_form_of_the_path_is_no_difference(folder, monkeypatch, form):
+    write_sessions(folder, ("ses-1",))
+    (folder / "sub-02/sub-02_sessions.tsv").write_text("session_id\tsite\nx\tc\n")
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "link").symlink_to(folder)
+    path = {"relative": Path("study"), "link": folder.parent / "link", "absolute": folder}[form]
+    held = sheet(path)
+    assert "sub-*_sessions.tsv: 7 files" in held.read
+    assert held.problems[0].place == "sub-02/sub-02_sessions.tsv"
+    assert not any("not where" in one for one in held.set_aside)
+
+
+def test_another_image_of_the_session_is_not_the_one_that_is_read(folder):
+    for image in folder.glob("sub-*/ses-*/anat/*_T1w.nii.gz"):
+        image.rename(image.with_name(image.name.replace("_T1w", "_acq-low_T1w")))
+    write_scans(folder, "anat/{name}_{session}_T1w.nii.gz")
+    assert "but nothing of sub-01_ses-1_acq-low_T1w.nii.gz" in str(sheet(folder).problems[0])
+
+
 # ---- tables that do not fit
 
 

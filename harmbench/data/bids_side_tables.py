@@ -17,6 +17,9 @@ from harmbench.data.table_files import read_table
 from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 
+DERIVED = "_(space|desc|res|den|label|atlas|hemi)-[^_]+"
+"""What the names of derivatives add to those of the images that they are made of."""
+
 
 class Row(NamedTuple):
     """What a table says of a scan, and the file and line that say it."""
@@ -25,13 +28,18 @@ class Row(NamedTuple):
     source: str
 
 
+def _tops(root: Path) -> list[Path]:
+    """Return the folder, and before it the data set that it is a derivative of."""
+    return [root] if home(root) == root.resolve() else [home(root), root]
+
+
 def side_tables(root: Path, scan: Scan) -> Iterator[tuple[Path, str]]:
     """Yield the tables that say more of a scan, with the column that names it.
 
     Those nearer to the scan come later. Of a derivative also those of the data set that it is of.
     """
     person, session = scan.name
-    for top in dict.fromkeys((home(root), root)):
+    for top in _tops(root):
         folder = top / person
         found = [(folder / f"{person}_scans.tsv", "filename")]
         if session:
@@ -43,7 +51,7 @@ def side_tables(root: Path, scan: Scan) -> Iterator[tuple[Path, str]]:
 def description_files(root: Path, tables: Iterable[Path]) -> set[Path]:
     """Return the JSON files that describe the columns of tables: beside them, and at the top."""
     names = ("participants.json", "sessions.json", "scans.json")
-    files = {top / name for top in (home(root), root) for name in names}
+    files = {top / name for top in _tops(root) for name in names}
     files |= {table.with_suffix(".json") for table in tables}
     return {file for file in files if file.is_file()}
 
@@ -75,7 +83,6 @@ class SideTables:
         self.root = root
         self.columns = columns
         self.problems: list[Problem] = []
-        self._tables: dict[Path, pd.DataFrame] = {}
         self._scans: dict[Path, tuple[str, list[Scan]]] = {}
         for scan in scans:
             for file, column in side_tables(root, scan):
@@ -87,7 +94,7 @@ class SideTables:
             try:
                 self._read(file, column, mine)
             except HarmbenchError as error:
-                place = file.parent.relative_to(home(root)).as_posix()
+                place = self._place(file.parent)
                 self.problems += [Problem(place, str(error), scan.name) for scan in mine]
 
     def rows(self, scan: Scan) -> Iterator[Row]:
@@ -129,7 +136,7 @@ class SideTables:
             if len(mine) > 1:
                 self.problems.append(
                     Problem(
-                        file.parent.relative_to(home(self.root)).as_posix(),
+                        self._place(file.parent),
                         f"{file.name} names {' '.join(filter(None, scan.name))} more than once "
                         f"(lines {some(map(str, mine))}); one row each",
                         scan.name,
@@ -160,7 +167,7 @@ class SideTables:
             wanted = scan.session_id if column == "session_id" else scan.image.name
             self.problems.append(
                 Problem(
-                    file.relative_to(home(self.root)).as_posix(),
+                    self._place(file),
                     f"it says {' and '.join(sorted(held))} of {shown}, but nothing of {wanted}; "
                     f"correct its column {column}, or delete it",
                     scan.name,
@@ -180,6 +187,11 @@ class SideTables:
                     f"{file.name.partition('_')[0]} {table[column][line]}",
                 )
 
+    def _place(self, file: Path) -> str:
+        """Return where a file is in its data set."""
+        top = next(top for top in _tops(self.root) if file.is_relative_to(top))
+        return file.relative_to(top).as_posix()
+
     def _note(self, reason: str, name: str) -> None:
         self._notes.setdefault(reason, []).append(name)
 
@@ -194,12 +206,14 @@ def _of_images(names: pd.Series, scans: list[Scan]) -> dict[Scan, list[int]]:
 
     Folders and the endings of compressed files are no difference.
     """
-    stems = names.map(lambda name: re.sub(r"\.nii(\.gz)?$", "", re.split(r"[/\\]", name)[-1]))
+    stems = names.map(lambda name: _stem(re.split(r"[/\\]", name)[-1]))
     found: dict[Scan, list[int]] = {}
     for scan in scans:
-        mine = re.sub(r"\.nii(\.gz)?$", "", scan.image.name)
-        exact = list(names.index[stems == mine])
-        entities = set(mine.split("_"))
-        part = [line for line, stem in stems.items() if stem and set(stem.split("_")) <= entities]
-        found[scan] = exact or part
+        exact = list(names.index[stems == _stem(scan.image.name)])
+        source = re.sub(DERIVED, "", _stem(scan.image.name))
+        found[scan] = exact or list(names.index[stems == source])
     return found
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"\.nii(\.gz)?$", "", name)
