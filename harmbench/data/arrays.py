@@ -37,6 +37,10 @@ from harmbench.progress import Progress
 TABLE_VERSION = 1
 """Of how the columns are read."""
 REQUIRED = ("images", "participant_id")
+NAMED = (
+    "; say what they are called by --site-column, --age-column, --sex-column (an age or a sex of "
+    '"" is left out)'
+)
 LARGE = ("images", "mask")
 """Arrays that may stay in the file, where it was written by `numpy.savez`, not compressed."""
 PREPROCESSED = "preprocessed"
@@ -209,6 +213,7 @@ def _read(path: Path, columns: Columns) -> dict[str, NDArray]:
     if missing:
         raise HarmbenchError(
             f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(arrays)) or 'nothing'}"
+            f"{NAMED if set(missing) - set(REQUIRED) else ''}"
         )
     return arrays
 

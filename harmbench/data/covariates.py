@@ -119,12 +119,12 @@ class _Reader:
     def _origin(self, column: str) -> str:
         """Return the tables that a column's values come from, and how many from each."""
         files = Counter(
-            re.sub("(sub|ses)-[^_]+", r"\1-*", source[column].partition(", line")[0])
+            re.sub("(sub|ses)-[^_]+", r"\1-*", re.sub(r"(, )?(line|row) \d+$", "", source[column]))
             for source in self.sources
             if column in source
         )
         if len(files) < 2:
-            return next(iter(files), self.place)
+            return next(iter(files), "") or self.place
         return " and ".join(
             f"{name} ({count} scan{'s' if count > 1 else ''})"
             for name, count in sorted(files.items())
