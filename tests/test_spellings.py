@@ -140,6 +140,23 @@ def test_words_that_only_contain_a_covariate(column):
     assert not any(names_kind(column, kind) for kind in ("site", "age", "sex"))
 
 
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("PTID", "perhaps 'PTID'"),
+        ("Subject ID", "perhaps 'Subject ID'"),
+        ("lh.aparc", "'lh.aparc'"),
+    ],
+)
+def test_the_column_of_names_is_guessed_where_it_is_called_otherwise(tmp_path, column, said):
+    names = [f"s{k}" for k in range(4)]
+    table = pd.DataFrame({"site": list("abab"), column: names, "volume": [1.5, 2.5, 3.0, 4.5]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    (problem,) = make_sheet(build_dataset(resolve(data=str(tmp_path / "t.csv")))).problems
+    assert "no column 'participant_id'" in str(problem) and said in problem.sentence
+    assert "perhaps" in problem.sentence
+
+
 def test_participants_numbered_anew_at_each_site_are_refused(tmp_path):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(

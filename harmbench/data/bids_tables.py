@@ -9,7 +9,7 @@ import pandas as pd
 
 from harmbench.data.bids_layout import Scan, home
 from harmbench.data.bids_side_tables import Row, SideTables
-from harmbench.data.covariates import Columns
+from harmbench.data.covariates import Columns, no_names
 from harmbench.data.participants import SEXES
 from harmbench.data.problems import Problem, ScanName, some
 from harmbench.data.spellings import code_of, fitted, require_names
@@ -134,10 +134,7 @@ def _people(
     """
     table = read_table(file, site)
     if "participant_id" not in table:
-        raise HarmbenchError(
-            f"{file.name} has no column participant_id; it has {', '.join(table)}: rename the one "
-            "that holds the names of the sub-* folders"
-        )
+        raise HarmbenchError(f"{file.name}: {no_names(table)}")
     names = _prefixed(table["participant_id"], "sub-")
     reason = second_header(table)
     if reason and names.iloc[0] not in {scan.participant_id for scan in scans}:

@@ -15,6 +15,7 @@ from harmbench.data import participants
 from harmbench.data.ages import read_ages, unit_of
 from harmbench.data.problems import Problem, some
 from harmbench.data.spellings import look_alikes, one_spelling
+from harmbench.data.table_files import number
 from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 
@@ -260,6 +261,24 @@ def names_kind(column: str, kind: str) -> bool:
     tokens = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", column)
     pattern = rf"(pt|scan|subj(ect)?)?({ALIASES[kind]})s?(id|name|code|no)?"
     return any(re.fullmatch(pattern, token.casefold()) for token in (*tokens, column))
+
+
+def no_names(table: pd.DataFrame) -> str:
+    """Say that a table has no column ``participant_id``, and which one it may be."""
+    known = table.map(str).where(table.notna())
+    unique = [name for name in table if known[name].nunique() == len(table)]
+    called = [
+        name
+        for name in unique
+        if {"id", "ptid", "eid", "subject", "participant", "subid", "subjid", "subjectid"}
+        & set(re.split("[^a-z]+", str(name).casefold()))
+    ]
+    words = [name for name in unique if known[name].map(number).isna().all()]
+    perhaps = f" (perhaps '{(called or words)[0]}')" if called or words else ""
+    return (
+        f"it has no column 'participant_id'; it has {some(map(str, table), 30)}: rename the one "
+        f"that holds the participants' names{perhaps}"
+    )
 
 
 def missing_notes(table: pd.DataFrame) -> list[Note]:

@@ -14,9 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.cohort import Cohort
-from harmbench.data.covariates import Columns, clean, missing_notes
+from harmbench.data.covariates import Columns, clean, missing_notes, no_names
 from harmbench.data.feature_columns import Table, read_columns
-from harmbench.data.problems import Problem, some
+from harmbench.data.problems import Problem
 from harmbench.data.spellings import identifiers
 from harmbench.data.survey import Survey, accepted, too_few_sites
 from harmbench.data.table_files import SECOND_HEADER, read_table, second_header
@@ -145,10 +145,7 @@ class TableDataset(Dataset):
     def _named(self, text: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
         """Return the table with its identifiers, each by one spelling."""
         if "participant_id" not in text:
-            raise HarmbenchError(
-                f"it has no column 'participant_id'; it has {some(text, 30)}: rename the one that "
-                "holds the participants' names"
-            )
+            raise HarmbenchError(no_names(text))
         nothing = pd.Series(np.nan, text.index, dtype=object)
         people, sessions, said = identifiers(
             text["participant_id"], text.get("session_id", nothing), "line"
