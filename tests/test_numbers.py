@@ -32,10 +32,14 @@ def german(value: float) -> str:
         ([f"{v}" for v in VALUES], ""),
         (EXPONENT, ""),
         ([f"{v}".replace(".", ",") for v in VALUES], "decimal commas"),
-        ([german(v) for v in VALUES], "decimal commas"),
-        ([f"{v:,.2f}" for v in VALUES], "commas between thousands"),
-        ([f"{v:,.2f}".replace(",", "'") for v in VALUES], ""),
-        ([f"{v:,.2f}".replace(",", " ").replace(".", ",") for v in VALUES], "decimal commas"),
+        ([german(v) for v in VALUES], "decimal commas, separators of thousands"),
+        ([f"{v:,.2f}" for v in VALUES], "separators of thousands"),
+        ([f"{v:,.2f}".replace(",", "'") for v in VALUES], "separators of thousands"),
+        ([f"{v:,.2f}".replace(",", "\u202f") for v in VALUES], "separators of thousands"),
+        (
+            [f"{v:,.2f}".replace(",", " ").replace(".", ",") for v in VALUES],
+            "decimal commas, separators of thousands",
+        ),
         ([e.replace(".", ",") for e in EXPONENT], "decimal commas"),
         ([f"{v} mm" for v in VALUES], "without the unit 'mm'"),
         ([f"{v}%" for v in VALUES], "without the unit '%'"),
@@ -96,6 +100,11 @@ def test_a_comma_that_may_mean_either_is_decided_by_the_other_columns(commas):
     assert set(read_numbers(either).faults) == {0, 1, 2} and read_numbers(either).numeric
     expected = [1.234, 2.345, 3.456] if commas == "decimal" else [1234, 2345, 3456]
     assert list(read_numbers(either, commas).values) == expected
+
+
+def test_points_between_thousands_are_said():
+    numbers = read_numbers(pd.Series(["1.234.567", "2.345.678"]))
+    assert list(numbers.values) == [1234567, 2345678] and numbers.how == "separators of thousands"
 
 
 def test_points_in_a_file_of_decimal_commas_may_separate_thousands():
@@ -300,5 +309,5 @@ def test_a_german_table_is_the_same_as_an_english_one(tmp_path):
     content = "sep=;\r\n" + table.to_csv(index=False, sep=";", lineterminator="\r\n")
     (tmp_path / "g.csv").write_bytes(content.encode("utf-16"))
     sheet = make_sheet(TableDataset(tmp_path / "g.csv"))
-    assert not sheet.problems and "decimal commas in thickness, volume" in sheet.read
+    assert not sheet.problems and "decimal commas in thickness" in sheet.read
     np.testing.assert_array_equal(TableDataset(tmp_path / "g.csv").load().images, expected)

@@ -28,7 +28,7 @@ def read(tmp_path: Path, content: str | bytes, name: str = "participants.tsv") -
         '\n\nparticipant_id\tage\tsite\n\n01\t20\t"A, B"',
         "\ufeffsep=;\r\nparticipant_id;age;site\r\n01;20;A, B\r\n",
         '"sep=|"\nparticipant_id|age|site\n01|20|A, B\n',
-        "participant_id|age|site\n01|20|A, B\n",
+        "participant_id|age|site\n01|20|A, B\n\x1a",
         "participant_id\u00a0;\u2003age;\ufeffsite\u200b\n\u00a0 01;20\u202f;\u200b A, B\u00a0\n",
         'participant_id,age,site,,\n01,20,"A, B",,\n,,,,\n,,,,\n',
         'participant_id,age,site,,\n01,20,"A, B"\n',

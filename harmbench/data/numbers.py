@@ -66,7 +66,7 @@ def read_numbers(text: pd.Series, commas: Commas = "") -> Numbers:
         infinite = values.index[np.isinf(values.to_numpy())]
         faults = {row: f"'{text[row]}' is infinite" for row in infinite}
         return Numbers(values.drop(infinite).reindex(text.index) if faults else values, faults)
-    given = text.dropna().astype(object).str.replace("\u2212", "-")  # the minus of word processors
+    given = text.dropna().map(_typed).astype(object)
     bare, unit, faults = _without_unit(given)
     bare = bare[[row not in faults for row in bare.index]]
     meaning = "" if ambiguous else commas_of(bare)
@@ -81,8 +81,12 @@ def read_numbers(text: pd.Series, commas: Commas = "") -> Numbers:
             numbers[row] = _number(cell, meaning) if not ambiguous else np.nan
         if not np.isfinite(numbers.get(row, np.nan)):
             faults[row] = _fault(text[row], cell, unit, meaning)
-    if meaning and any("," in bare[row] for row in numbers):
-        how.append("decimal commas" if meaning == "decimal" else "commas between thousands")
+    read = [bare[row] for row in numbers]
+    if meaning == "decimal" and any("," in cell for cell in read):
+        how.append("decimal commas")
+    groups = "[. '\u2019]" if meaning == "decimal" else "[, '\u2019]"
+    if any(re.search(groups, cell) for cell in read):
+        how.append("separators of thousands")
     errors = sum(ERRORS.fullmatch(str(given[row])) is not None for row in faults)
     bounds = sum(BOUND.fullmatch(str(given[row])) is not None for row in faults)
     alike = sum(1 for cell in bare if _either(cell)) + bounds
@@ -143,6 +147,11 @@ def plain_numbers(text: pd.Series) -> pd.Series | None:
         return None
     # Python reads 3_4 as 34.
     return None if "_" in "".join(map(str, cells)) else pd.Series(values, text.index)
+
+
+def _typed(cell: str) -> str:
+    """Return text with the minus and the space of the keyboard for those of word processors."""
+    return re.sub("[\u00a0\u2007\u2009\u202f]", " ", cell.replace("\u2212", "-"))
 
 
 def _whole(values: pd.Series, text: pd.Series) -> pd.Series:

@@ -203,7 +203,7 @@ def _decoded(path: Path) -> str:
             f"{path.name} holds zero bytes: it is UTF-16 without a byte-order mark, or no text; "
             "save it again as UTF-8"
         )
-    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff").rstrip("\x1a")
     if not text.strip():
         raise HarmbenchError(f"{path.name} is empty")
     return text
