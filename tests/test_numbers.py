@@ -220,6 +220,13 @@ def test_features_that_follow_age_or_each_other_are_noted(tmp_path):
     assert "follow age: months" in said and "equal to each other: thickness and copied" in said
 
 
+def test_columns_that_are_mostly_text_say_how_many_numbers_they_hold(tmp_path):
+    mixed = ["3.1", "failed", "failed", "2.9"] * (N // 4 - 1) + ["failed"] * 4
+    sheet = sheet_of(tmp_path, ratio=mixed)
+    said = "column ratio: text, such as 'failed'; 34 of 72 values are numbers"
+    assert said in sheet.set_aside
+
+
 def test_codes_of_missing_values_among_features_are_noted(tmp_path):
     sheet = sheet_of(tmp_path, volume=np.r_[[-99.0, -99.0], VALUES[2:]])
     assert any("as codes of missing values are: volume (-99)" in note for note in sheet.notes)

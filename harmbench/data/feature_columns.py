@@ -200,7 +200,10 @@ def _no_numbers(column: pd.Series, numbers: Numbers) -> str:
     if given.empty:
         return "empty"
     if not numbers.numeric:
-        return f"text, such as '{given.iloc[0]}'"
+        words = [cell for row, cell in given.items() if np.isnan(numbers.values[row])]
+        count = len(given) - len(words)
+        also = f"; {count} of {len(given)} values are numbers" if count else ""
+        return f"text, such as '{words[0]}'{also}"
     return ""
 
 
