@@ -126,8 +126,15 @@ def trained_here(method: Harmonizer, device: str) -> dict[str, Any]:
     return {
         "origin": "trained",
         "images": images_seen(method.history),
+        "full_images": full_images(method),
         "precision": precision_of(method.params(), device),
     }
+
+
+def full_images(method: Harmonizer) -> int:
+    """Return how many images a training of full length sees: the default of ``images``, else 0."""
+    length = inspect.signature(type(method)).parameters.get("images")
+    return 0 if length is None or not isinstance(length.default, int) else length.default
 
 
 def data_facts(

@@ -51,7 +51,7 @@ def build(
 
 
 def terminal_table(folder: Path) -> str:
-    """Return the main results as text of at most 100 columns.
+    """Return the main results as text of at most 80 columns.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ def terminal_table(folder: Path) -> str:
     Returns
     -------
     str
-        One block an axis: methods down, metrics across, targets and floors below; then the
-        reasons of what was skipped or failed.
+        Methods down, at most six metrics and the rank across; then how many values are missing
+        and why.
 
     Raises
     ------

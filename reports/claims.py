@@ -59,7 +59,15 @@ def judge_claims(results: Results) -> list[Claim]:
         if names[row.label].startswith(CLAIMANT) and not row.control:
             desk = Desk(results, row)
             found += [_cautious(results, claim) for claim in (*_paper(desk), *_suite(desk))]
-    return found
+    return [_not_of_brief(results, claim) for claim in found]
+
+
+def _not_of_brief(results: Results, claim: Claim) -> Claim:
+    """Take back the verdict on a method that was trained too briefly."""
+    if brief := results.too_brief(claim.row):
+        reason = f"It was {brief}, which is too few to judge it."
+        return replace(claim, verdict="not tested", reason=reason)
+    return claim
 
 
 def _cautious(results: Results, claim: Claim) -> Claim:
@@ -97,7 +105,10 @@ def _paper(desk: Desk) -> Iterator[Claim]:
 def _rivals(desk: Desk, claim: Claim) -> tuple[list[tuple[Row, Measured]], str]:
     """Return the contenders that have a value, and what is to be said of the others."""
     rows = [row for name in CONTENDERS for row in desk.others(name)]
-    found = [(row, desk.measured(row, claim.metric)) for row in rows]
+    found = [
+        (row, None if desk.results.too_brief(row) else desk.measured(row, claim.metric))
+        for row in rows
+    ]
     known = [(row, value) for row, value in found if value is not None]
     lacking = [row.label for row, value in found if value is None]
     if not rows:

@@ -19,6 +19,12 @@ PER_FIGURE = 12
 """Most panels of methods in one figure; more make a second one."""
 
 MARKERS = "osD^vP"
+LEGEND_LINE = 0.21
+"""Height in inches of a line of a legend; the first one has its place in the figure."""
+MOST_NAMED = 12
+"""Sites that a legend names."""
+SITE_COLORS = 8
+"""Sites whose colors can be told apart; further ones have the same colors with other markers."""
 GRAY = "0.45"
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -81,8 +87,17 @@ def colors(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def site_looks(results: Results) -> dict[str, tuple[str, str]]:
     """Return color and marker of every site; the reference site comes first and is black."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
     others = [site for site in results.sites if site != results.reference_site]
-    return {results.reference_site: ("black", "o")} | colors(others)
+    count = min(len(others), SITE_COLORS)
+    # Methods have a palette of their own; a site is told by its marker, too.
+    palette = [to_hex(colormaps["turbo"](at)) for at in np.linspace(0.06, 0.94, max(count, 1))]
+    return {results.reference_site: ("black", "o")} | {
+        site: (palette[i % count], MARKERS[(i + i // count) % len(MARKERS)])
+        for i, site in enumerate(others)
+    }
 
 
 def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
@@ -104,11 +119,22 @@ def columns_of(axes: Sequence[Axes]) -> int:
 
 
 def site_legend(figure: Figure, panel: Axes, **look: Any) -> None:
-    """Write a panel's labels below all panels, as many side by side as the figure is wide."""
+    """Write a panel's labels below all panels, as many side by side as the figure is wide.
+
+    The figure grows by the rows of the legend; of many sites the first ones are named.
+    """
+    from matplotlib.lines import Line2D
+
     handles, labels = panel.get_legend_handles_labels()
+    if len(labels) > MOST_NAMED:
+        more = f"and {len(labels) - MOST_NAMED} more sites"
+        handles = [*handles[:MOST_NAMED], Line2D([], [], ls="")]
+        labels = [*labels[:MOST_NAMED], more]
     longest = max([len(label) for label in labels] or [0])
     columns = int(figure.get_figwidth() / (0.55 + 0.075 * longest))
     columns = max(1, min(len(labels), columns))
+    lines = math.ceil(len(labels) / columns)
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * (lines - 1))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, **look)
 
 
@@ -126,5 +152,8 @@ def numbered(stem: str, index: int) -> str:
 
 
 def short(text: str, length: int = 22) -> str:
-    """Return a label that fits above a panel."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """Return a label that fits, cut in the middle: names often differ at their end alone."""
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 2
+    return text[: length - 1 - tail] + "…" + text[len(text) - tail :]

@@ -24,16 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports.drawing import (
-    MARKERS,
     Drawn,
     NoFigure,
     chunks,
-    colors,
     columns_of,
     numbered,
     panels,
     short,
     site_legend,
+    site_looks,
 )
 from reports.results import Results
 from reports.scene import Floats, Scene, read_scene
@@ -157,7 +156,7 @@ def by_site(results: Results) -> list[Drawn]:
     if len(np.unique(scene.base_sites)) < 2:
         raise NoFigure("there is one site only")
     plane = site_plane(scene.base, scene.base_sites)
-    looks = _site_looks(results)
+    looks = site_looks(results)
     caption = (
         f"One small dot a test image, one large dot the mean of a site, the reference site in "
         f"black; the same axes in all panels, made from {scene.words}: the two directions in "
@@ -169,7 +168,10 @@ def by_site(results: Results) -> list[Drawn]:
 
     def draw(panel: Axes, at: Floats, pixels: Floats) -> Any:
         _order_free(panel, at, scene.sites, looks)
-        _say(panel, f"between sites: {100 * between_share(pixels, scene.sites):.1f} %")
+        share = between_share(pixels, scene.sites)
+        _say(
+            panel, "all images alike" if np.isnan(share) else f"between sites: {100 * share:.1f} %"
+        )
 
     return _figures(scene, plane, draw, ("embedding-site", "Embedding, by site"), caption, looks)
 
@@ -279,11 +281,3 @@ def _shares(plane: Plane, scene: Scene) -> str:
         f"They hold {shares[0]:.0f} % (across) and {shares[1]:.0f} % (up) of the variance of the "
         "unharmonized test images."
     )
-
-
-def _site_looks(results: Results) -> dict[str, tuple[str, str]]:
-    """Return color and marker of every site, both its own as far as they go; reference black."""
-    others = [site for site in results.sites if site != results.reference_site]
-    tints = {site: color for site, (color, _) in colors(others).items()}
-    marks = {site: MARKERS[1 + i % (len(MARKERS) - 1)] for i, site in enumerate(others)}
-    return {results.reference_site: ("black", "o")} | {s: (tints[s], marks[s]) for s in others}

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harmbench.files import write_atomic
+from reports.attempts import attempt
 from reports.drawing import GRAY, STYLE, Drawn, NoFigure, colors, columns_of, panels, short
 from reports.results import Results, Score
 from reports.tables import ARROWS
@@ -79,15 +81,13 @@ def write_figures(results: Results, folder: Path) -> tuple[list[Saved], list[str
         ("Pull towards the reference site's population", leaks.pulls),
         ("Distances between subjects", diagnostics.distance_matrices),
     ]
-    saved, left_out = [], []
+    saved: list[Saved] = []
+    left_out: list[str] = []
     with matplotlib.rc_context(STYLE):
         for title, draw in kinds:
-            try:
-                drawn = draw(results)
-            except NoFigure as reason:
-                left_out.append(f"{title}: {reason}.")
-                continue
-            saved += [_save(each, folder) for each in drawn]
+            for each in attempt(title, partial(draw, results), left_out) or []:
+                if figure := attempt(each.title, partial(_save, each, folder), left_out):
+                    saved.append(figure)
     _remove_others(folder, {each.name for each in saved})
     return saved, left_out
 

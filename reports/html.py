@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from harmbench.files import write_text
 from reports import sheet
 from reports.answer import short_answer
+from reports.attempts import attempt
 from reports.cards import method_cards
 from reports.claim_tables import LEGEND, claim_frame, claim_section, write_claim_table
 from reports.claims import judge_claims
@@ -46,11 +48,21 @@ def write_report(folder: Path, results: Results | None = None) -> Path:
         What to show; by default the run that lies in `folder`.
     """
     results = results or read_results(folder)
-    write_tables(results, folder / "tables")
-    write_score_tables(results, score_run(results), folder / "tables")
-    write_claim_table(results, judge_claims(results), folder / "tables")
-    figures, left_out = write_figures(results, folder / "figures")
-    content = page_content(results) | {"left_out": left_out}
+    content = page_content(results)
+    left_out, tables = content["left_out"], folder / "tables"
+    attempt("Tables of results", lambda: write_tables(results, tables), left_out)
+    attempt(
+        "Tables of scores",
+        lambda: write_score_tables(results, score_run(results), tables),
+        left_out,
+    )
+    attempt(
+        "Table of claims",
+        lambda: write_claim_table(results, judge_claims(results), tables),
+        left_out,
+    )
+    figures, not_drawn = write_figures(results, folder / "figures")
+    left_out += not_drawn
     write_text(folder / "report.md", render_markdown(content, figures))
     page = folder / "report.html"
     write_text(page, render_html(content, figures))
@@ -58,29 +70,38 @@ def write_report(folder: Path, results: Results | None = None) -> Path:
 
 
 def page_content(results: Results) -> dict[str, Any]:
-    """Return all that both pages say, but for the figures."""
-    scores = score_run(results)
-    claims = claim_section(results, judge_claims(results))
+    """Return all that both pages say, but for the figures; None for a part that fails."""
+    left_out: list[str] = []
+
+    def part(title: str, make: Callable[[], Any]) -> Any:
+        return attempt(title, make, left_out)
+
+    scores = part("Scores", lambda: score_run(results))
+    claims = part("Claims", lambda: claim_section(results, judge_claims(results)))
+    of_scores = {
+        "answer": ("The answer in short", lambda: short_answer(results, scores, claims)),
+        "scores": ("Table of scores", lambda: score_frame(scores)),
+        "score_note": ("Note on the scores", lambda: score_note(scores)),
+        "weighting": ("Other weights", lambda: weighting(scores)),
+    }
     return {
+        **{name: scores and part(*how) for name, how in of_scores.items()},
         "title": f"Harmonization benchmark: {results.config['dataset']['label']}",
-        "lead": sheet.lead(results),
-        "answer": short_answer(results, scores, claims),
-        "sheet": sheet.data_sheet(results),
+        "lead": part("First sentence", lambda: sheet.lead(results)),
+        "sheet": part("Data", lambda: sheet.data_sheet(results)),
         "claims": claims,
         "claim_legend": LEGEND,
-        "scores": score_frame(scores),
-        "score_note": score_note(scores),
-        "weighting": weighting(scores),
-        "table": results_table(results),
-        "budgets": budgets(results),
-        "site_tables": site_tables(results),
-        "stepper": stepper(results),
-        "problems": sheet.problems(results),
-        "cards": method_cards(results),
+        "table": part("Results", lambda: results_table(results)),
+        "budgets": part("Images seen in training", lambda: budgets(results)),
+        "site_tables": part("Results by site", lambda: site_tables(results)),
+        "stepper": part("Images to step through", lambda: stepper(results)),
+        "problems": part("Skipped and failed", lambda: sheet.problems(results)),
+        "cards": part("Methods", lambda: method_cards(results)),
         "metrics": results.metrics,
-        "provenance": sheet.provenance(results),
-        "command": sheet.command(results),
-        "settings": sheet.settings(results),
+        "provenance": part("Provenance", lambda: sheet.provenance(results)),
+        "command": part("Command", lambda: sheet.command(results)),
+        "settings": part("All settings", lambda: sheet.settings(results)),
+        "left_out": left_out,
         "arrows": ARROWS,
         "directions": DIRECTIONS,
     }

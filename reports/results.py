@@ -67,6 +67,8 @@ class Score:
         return self.status == "ok" and np.isfinite(self.value)
 
 
+BRIEF = 0.25
+"""Share of the default length below which a training is too brief to judge the method by."""
 ABSENT = Score(np.nan, np.nan, np.nan, np.nan, 0, "absent", "not computed")
 
 
@@ -224,6 +226,18 @@ class Results:
                 part = HALVES.get(fold, "test")
                 found |= dict(zip(np.flatnonzero(self.parts == part), stack, strict=True))
         return found
+
+    def too_brief(self, row: Row) -> str:
+        """Say how long a row's method was trained, where that is too little to judge it; else "".
+
+        Less than `BRIEF` of the images that a training of the method's default length sees.
+        Weights that are shipped or given were trained elsewhere, on purpose.
+        """
+        for made in (self.methods.get(row.label) or {}).get("weights") or []:
+            images, full = (int(made.get(name) or 0) for name in ("images", "full_images"))
+            if made.get("origin") == "trained" and 0 < images < BRIEF * full:
+                return f"trained on {images:,} images of {full:,}"
+        return ""
 
     # -- data ---------------------------------------------------------------------------------
 

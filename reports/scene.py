@@ -61,7 +61,12 @@ def read_scene(results: Results) -> Scene:
     if not found and not any(results.images(row) for row in results.first_seeds):
         raise NoFigure("no method returned images")
     truth = next((s for row in results.rows if (s := results.images(row, "truth.test"))), {})
-    rows = _thinned(results.tested, MAX_SCANS)
+    # A method that was skipped in one half of a small study has images of the other alone.
+    held = [i for i in results.tested.tolist() if all(i in stack for stack in found.values())]
+    if not held:
+        raise NoFigure("no test image was harmonized by all methods")
+    truth = truth if all(i in truth for i in held) else {}
+    rows = _thinned(np.array(held), MAX_SCANS)
     cohort = results.folder.cohort()
     fitted = _thinned(np.flatnonzero(results.parts == "fit"), MAX_SCANS)
     words = "unharmonized images of the fit part"
@@ -86,8 +91,10 @@ def read_scene(results: Results) -> Scene:
 
 
 def _thinned(positions: NDArray[np.intp], most: int) -> NDArray[np.intp]:
-    step = -(-len(positions) // most) if len(positions) else 1
-    return positions[::step]
+    if len(positions) <= most:
+        return positions
+    # At random: every second row may be every second site.
+    return np.sort(np.random.default_rng(0).choice(positions, most, replace=False))
 
 
 def _pixels(stack: Stack, rows: NDArray[np.intp], wanted: NDArray[np.intp]) -> Floats:

@@ -230,7 +230,9 @@ def budgets(results: Results) -> str:
                 text = f"{int(made['images']):,} ({where})"
                 texts.setdefault(row.title, []).append(text)
     said = [f"{title} {' and '.join(dict.fromkeys(each))}" for title, each in texts.items()]
-    return f"Images seen in training: {', '.join(said)}." if said else ""
+    brief = dict.fromkeys(row.label for row in results.rows if results.too_brief(row))
+    warning = f" Trained too briefly to be judged: {', '.join(brief)}." if brief else ""
+    return f"Images seen in training: {', '.join(said)}.{warning}" if said else ""
 
 
 # -- files --------------------------------------------------------------------------------------

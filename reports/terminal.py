@@ -1,21 +1,34 @@
-"""The main results as plain text for a terminal."""
+"""The end of a run in the terminal: the ranking, and one table of at most seven columns."""
 
 from __future__ import annotations
 
-from textwrap import fill
+from textwrap import fill, wrap
 from typing import Any
 
-import pandas as pd
+import numpy as np
 
-from reports.results import Results
-from reports.tables import NONE, Band, Column, ResultsTable, TableCell, budgets, results_table
+from reports.drawing import short
+from reports.results import Results, Score
+from reports.scores import score_run
+from reports.tables import ARROWS, NONE, budgets, decimals, number
 
-WIDTH = 100
-MAIN_LEVELS = ("five", "core")
+WIDTH = 80
+COLUMNS = (
+    ("site_excess", "site_bacc", "ilisi", "mmd"),
+    ("age_mae", "age_skill_within"),
+    ("sex_bacc", "sex_auc"),
+    ("distance_pcc_truth", "distance_pcc", "identification"),
+    ("truth_mae", "fd_reference", "kd_reference"),
+    ("leakage_age", "leakage_sex"),
+)
+"""Metrics of each column, the first of them that has a value; the rank is the seventh column."""
+LEAST_NAME, HEAD_WIDTH = 10, 8
+MOST_REASONS = 3
+LEGEND = "values ± half their 95 % interval; ↓ lower, ↑ higher, → nearer to the target is better"
 
 
 def terminal_text(results: Results) -> str:
-    """Return the main metrics of every axis, then what was skipped or failed, and why.
+    """Return the main values of every method, the ranks, and how much was left out.
 
     Parameters
     ----------
@@ -25,83 +38,86 @@ def terminal_text(results: Results) -> str:
     Returns
     -------
     str
-        Lines of at most `WIDTH` characters where labels are short.
+        Lines of at most `WIDTH` characters.
     """
-    table = results_table(results, _main_metrics(results))
-    blocks = [_block(table, band) for band in table.bands]
-    legend = ["value [95 % interval]; ↓ lower, ↑ higher, → nearer to the target is better"]
-    if any(row.control for row in table.rows):
+    from tabulate import tabulate
+
+    metrics = _columns(results)
+    ranks = score_run(results).ranks
+    columns = [[_head(metric), *_texts(results, metric)] for metric in metrics]
+    if ranks:
+        columns.append(["rank", *(_rank(ranks.get(row.label)) for row in results.rows)])
+    left = WIDTH - sum(2 + _width(column) for column in columns)
+    names = ["", *(short(row.marked, max(left, LEAST_NAME)) for row in results.rows)]
+    heads, *rows = zip(names, *columns, strict=True)
+    blocks = [tabulate(rows, heads, tablefmt="simple", disable_numparse=True)] if metrics else []
+    legend = [LEGEND] if metrics else ["no metric has a value"]
+    if any(row.control for row in results.rows):
         legend.append("* control")
-    if any(row.sees_truth for row in table.rows):
+    if any(row.sees_truth for row in results.rows):
         legend.append("† sees the truth")
-    notes = [f"[{i}] {note}" for i, note in enumerate(table.footnotes, start=1)]
-    notes += _left_out(results)
-    notes += [trained] if (trained := budgets(results)) else []
-    more = len(results.metrics) - sum(len(band.columns) for band in table.bands)
-    if more:
-        notes.append(f"{more} more metrics, shown or left out, stand in the report and in tables/")
-    lines = [fill(line, WIDTH, subsequent_indent="    ") for line in ("; ".join(legend), *notes)]
+    notes = ["; ".join(legend), *_missing(results), budgets(results)]
+    lines = [fill(line, WIDTH, subsequent_indent="  ") for line in notes if line]
     return "\n\n".join([*blocks, "\n".join(lines)])
 
 
-def _left_out(results: Results) -> list[str]:
-    """Return one line for each reason why a metric has no value at all."""
-    reasons: dict[str, list[str]] = {}
-    for metric in results.metrics:
-        scores = [results.score(row, metric["name"]) for row in results.rows]
-        if not any(score.ok for score in scores):
-            said = dict.fromkeys(f"{s.status}: {s.reason}" for s in scores)
-            reasons.setdefault("; ".join(said), []).append(metric["label"])
-    return [f"{', '.join(labels)} {said}" for said, labels in reasons.items()]
+def _columns(results: Results) -> list[dict[str, Any]]:
+    """Return the metrics to show: those of `COLUMNS`, else the first that have values."""
+    known = {m["name"]: m for m in results.metrics if _has_value(results, m)}
+    chosen = [next((n for n in names if n in known), None) for names in COLUMNS]
+    names = [name for name in chosen if name] + [name for name in known if name not in chosen]
+    return [known[name] for name in (names if not any(chosen) else filter(None, chosen))][:6]
 
 
-def _main_metrics(results: Results) -> list[dict[str, Any]]:
-    """Return the paper's metrics, and those of the axes that these leave empty."""
-    main = []
-    for _, metrics in results.axes():
-        kept = [m for level in MAIN_LEVELS for m in metrics if m["level"] == level]
-        five = [m for m in kept if m["level"] == "five"]
-        main += five or kept[:3] or metrics[:3]
-    # A metric without any value is a note, not a column, where others of its axis have values.
-    return [m for m in main if any(results.score(row, m["name"]).ok for row in results.rows)]
+def _has_value(results: Results, metric: dict[str, Any]) -> bool:
+    return any(results.score(row, metric["name"]).ok for row in results.rows)
 
 
-def _block(table: ResultsTable, band: Band) -> str:
-    heads = [f"{band.axis}", *(column.head for column in band.columns)]
-    lines = [[row.marked for row in table.rows]]
-    lines += [[_short(cell) for cell in column.cells] for column in band.columns]
-    if any(column.target for column in band.columns):
-        lines[0].append("target")
-        for line, column in zip(lines[1:], band.columns, strict=True):
-            line.append(column.target)
-    frame = pd.DataFrame(dict(enumerate(lines)))
-    return "\n\n".join(_pieces(frame, heads)) + _floors(band.columns)
+def _width(column: list[str]) -> int:
+    return max(len(line) for text in column for line in text.split("\n"))
 
 
-def _short(cell: TableCell) -> str:
-    return cell.plain if cell.status != "absent" else NONE
+def _head(metric: dict[str, Any]) -> str:
+    unit = f" ({metric['unit']})" if metric["unit"] else ""
+    text = f"{metric['label']}{unit} {ARROWS[metric['direction']]}"
+    return "\n".join(wrap(text, HEAD_WIDTH, break_long_words=False))
 
 
-def _pieces(frame: pd.DataFrame, heads: list[str]) -> list[str]:
-    """Return the table, cut into several where it is wider than the terminal."""
-    from tabulate import tabulate
-
-    def text(columns: list[int]) -> str:
-        rows = frame[columns].to_numpy().tolist()
-        return str(
-            tabulate(rows, [heads[c] for c in columns], tablefmt="simple", disable_numparse=True)
-        )
-
-    pieces, now = [], [0]
-    for column in range(1, len(heads)):
-        widest = max(len(line) for line in text([*now, column]).splitlines())
-        if widest > WIDTH and len(now) > 1:
-            pieces.append(text(now))
-            now = [0]
-        now.append(column)
-    return [*pieces, text(now)]
+def _texts(results: Results, metric: dict[str, Any]) -> list[str]:
+    scores = [results.score(row, metric["name"]) for row in results.rows]
+    digits = min(decimals([s.value for s in scores if s.ok]), 4)
+    return [_text(score, digits) for score in scores]
 
 
-def _floors(columns: list[Column]) -> str:
-    lines = [f"floors of {c.metric['label']}: {'; '.join(c.floors)}" for c in columns if c.floors]
-    return "".join("\n" + line for line in lines)
+def _text(score: Score, digits: int) -> str:
+    if score.status == "absent":
+        return NONE
+    if not score.ok:
+        return score.status
+    half = (score.high - score.low) / 2
+    return number(score.value, digits) + (f"\n±{number(half, digits)}" if np.isfinite(half) else "")
+
+
+def _rank(rank: Any) -> str:
+    if rank is None or not np.isfinite(rank.value):
+        return ""
+    return f"{rank.value:g}" + (f"\n[{rank.low:g}, {rank.high:g}]" if np.isfinite(rank.low) else "")
+
+
+def _missing(results: Results) -> list[str]:
+    """Say how many values are missing and why, the most frequent reasons first."""
+    reasons: dict[str, int] = {}
+    total = 0
+    for row, metric in ((r, m) for r in results.rows for m in results.metrics):
+        score = results.score(row, metric["name"])
+        total += 1
+        if not score.ok and score.status != "absent":
+            said = f"{score.status}: {score.reason}"
+            reasons[said] = reasons.get(said, 0) + 1
+    if not reasons:
+        return []
+    often = sorted(reasons, key=lambda said: (not said.startswith("failed"), -reasons[said]))
+    listed = [f"- {reasons[text]} {short(text, 130)}" for text in often[:MOST_REASONS]]
+    more = len(often) - len(listed)
+    tail = [f"- and {more} more reasons, see the report"] if more > 0 else []
+    return [f"{sum(reasons.values())} of {total} values are missing:", *listed, *tail]

@@ -23,6 +23,7 @@ from reports.claim_tables import (
 from reports.claims import judge_claims
 from reports.html import page_content, render_html, render_markdown
 from reports.results import read_results
+from reports.tables import budgets
 
 CONTENDERS = ("combat", "cvae", "gan")
 METRICS: dict[str, dict[str, Any]] = {
@@ -122,6 +123,50 @@ def test_lowest_distance_is_judged_by_whole_intervals(tmp_path, ddae, verdict, w
     assert (found.verdict, found.source) == (verdict, "check")
     assert words in found.reason
     assert [o.label for o in found.others] == list(CONTENDERS)
+
+
+def trained(root: Path, label: str, **facts: Any) -> None:
+    """Say how a method was trained."""
+    methods = read_json(root / "methods.json")
+    methods[label]["weights"] = [{"origin": "trained", "seed": 0, **facts}]
+    write_json(root / "methods.json", methods)
+
+
+@pytest.mark.parametrize(
+    ("facts", "brief"),
+    [
+        ({"images": 1_504, "full_images": 40_000}, True),
+        ({"images": 9_999, "full_images": 40_000}, True),
+        ({"images": 10_000, "full_images": 40_000}, False),
+        ({"images": 1_504, "full_images": 40_000, "origin": "shipped"}, False),
+        ({"images": 1_504, "full_images": 0}, False),
+        ({"images": 1_504}, False),
+    ],
+)
+def test_no_claim_on_a_method_that_was_trained_too_briefly(tmp_path, facts, brief):
+    root = make(tmp_path)
+    put(root, "fd_pooled", {"combat": (10, 2), "cvae": (15, 2), "gan": (30, 10), "ddae": (5, 1)})
+    trained(root, "ddae", **facts)
+    found = judged(root, "fd_pooled")
+    assert found.verdict == ("not tested" if brief else "held")
+    assert ("trained on 1,504 images of 40,000" in found.reason) == (
+        brief and facts["images"] == 1_504
+    )
+    if brief:
+        claims = judge_claims(read_results(root))
+        assert {c.verdict for c in claims if c.row.label == "ddae"} == {"not tested"}
+    said = budgets(read_results(root))
+    assert ("Trained too briefly to be judged: ddae." in said) == brief
+
+
+def test_no_claim_is_held_against_a_rival_that_was_trained_too_briefly(tmp_path):
+    root = make(tmp_path)
+    put(root, "fd_pooled", {"combat": (10, 2), "cvae": (15, 2), "gan": (3, 1), "ddae": (5, 1)})
+    assert judged(root, "fd_pooled").verdict != "held"
+    trained(root, "gan", images=48, full_images=24_000)
+    found = judged(root, "fd_pooled")
+    assert found.verdict == "held"
+    assert [other.label for other in found.others] == ["combat", "cvae"]
 
 
 def test_what_was_skipped_is_not_tested_for_the_rows_reason(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import re
 import subprocess
@@ -18,6 +19,7 @@ from support import make_run_folder
 import reports
 from harmbench.errors import HarmbenchError
 from reports import figures, sheet, tables
+from reports.attempts import attempt
 from reports.drawing import chunks, colors
 from reports.html import doi_url, page_content, render_html, render_markdown
 from reports.results import ABSENT, read_results
@@ -257,13 +259,60 @@ def test_figures_of_an_earlier_report_do_not_stay(tmp_path: Path, quick_files: N
 def test_terminal_table_is_compact_and_complete(run: Path) -> None:
     text = reports.terminal_table(run)
     results = read_results(run)
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 80
     for row in results.rows:
         assert row.marked in text
         digits = tables.decimals([results.score(r, "age_mae").value for r in results.rows])
         assert tables.number(results.score(row, "age_mae").value, digits) in text
-    assert "FID pooled skipped: the Inception weights are not there" in text
-    assert "target" in text and "overall median: 14.0" in text
+    assert "skipped: the Inception weights are not there" in text
+    heads = text.splitlines()[0].split("  ")
+    assert len([head for head in heads if head.strip()]) <= 7
+
+
+def test_terminal_table_says_where_nothing_was_measured(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path, failing=("combat", "identity"), methods=("combat",),
+                             controls=("identity",), images=False)  # fmt: skip
+    text = reports.terminal_table(folder)
+    assert text.startswith("no metric has a value") and "failed: " in text
+
+
+PARTS = [
+    *("score_run", "claim_section", "short_answer", "score_frame", "score_note", "weighting"),
+    *("results_table", "budgets", "site_tables", "stepper", "method_cards", "write_tables"),
+    *("write_score_tables", "write_claim_table", "sheet.lead", "sheet.data_sheet"),
+    *("sheet.problems", "sheet.provenance", "sheet.command", "sheet.settings"),
+]
+FIGURES = [
+    *("figures.score_panels", "pareto.pareto_figure", "pictures.slices", "pictures.differences"),
+    *("pictures.errors", "pictures.histograms", "embeddings.by_site", "embeddings.by_age"),
+    *("diagnostics.confusions", "diagnostics.age_scatters", "leaks.told_ages", "leaks.pulls"),
+    "diagnostics.distance_matrices",
+]
+
+
+@pytest.mark.parametrize("name", [f"html.{part}" for part in PARTS] + FIGURES)
+def test_a_part_that_fails_is_left_out_with_its_reason(
+    name: str, run: Path, tmp_path: Path, quick_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise KeyError("planted")
+
+    monkeypatch.setattr(f"reports.{name}", broken)
+    page = reports.build(run, tmp_path / "out").read_text("utf-8")
+    text = (tmp_path / "out" / "report.md").read_text("utf-8")
+    sentence = "left out, because of an error in harmbench (KeyError:"
+    assert sentence in page and sentence in text
+    assert "Provenance" in page and "</html>" in page
+
+
+def test_a_full_disk_and_what_the_user_can_mend_are_not_left_out() -> None:
+    for error in (OSError(errno.ENOSPC, "full"), HarmbenchError("mend")):
+
+        def broken(error: Exception = error) -> None:
+            raise error
+
+        with pytest.raises(type(error)):
+            attempt("Part", broken, [])
 
 
 def test_data_sheet_counts_what_is_there(run: Path) -> None:
