@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -215,10 +217,50 @@ def data_title(spec: PluginSpec) -> str:
     return Path(path).resolve().stem if path else spec.name.rpartition(":")[2]
 
 
+FILES = {
+    "bids": "a BIDS folder",
+    "arrays": "an .npz file",
+    "table": "a .csv or .tsv file",
+}
+"""Data sets that need a path."""
+
+
+def default_folder(
+    root: str, config: RunConfig, study: Path | None, flags: Mapping[str, Any]
+) -> Path:
+    """Return the folder of a run that names none: the same for what one folder can hold.
+
+    Parameters
+    ----------
+    root : str
+        ``"results"`` or ``"weights"``.
+    config : RunConfig
+        The settings.
+    study : Path or None
+        The study file; the folder is named after it, or is that of its run.
+    flags : mapping
+        What the command line stated above it.
+
+    Returns
+    -------
+    Path
+        ``root/<data or study>-<preset>``, with a short hash where data options, the data seed or
+        the reference site make it another run.
+    """
+    if study is not None and study.suffix == ".json":
+        return study.parent
+    apart = ("data_options", "data_seed", "reference_site", *(("data",) if study else ()))
+    stated = {name: flags[name] for name in apart if flags.get(name)}
+    name = study.stem if study else data_title(config.data)
+    mark = hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest()
+    return Path(root) / "-".join([name, config.preset, *([mark[:6]] if stated else [])])
+
+
 def _data_spec(data: str, preset: str, options: Mapping[str, Any]) -> PluginSpec:
     name, params = data, dict(options)
-    if data not in registry.names("dataset"):
-        path = Path(data)
+    path = Path(data)
+    # What exists wins: a folder may be called as a data set is.
+    if data not in registry.names("dataset") or os.path.exists(path):
         if path.suffix == ".npz":
             name, params = "arrays", {"path": str(path.resolve()), **options}
         elif path.suffix in (".csv", ".tsv"):
@@ -226,11 +268,15 @@ def _data_spec(data: str, preset: str, options: Mapping[str, Any]) -> PluginSpec
         elif os.path.isdir(path):
             name, params = "bids", {"path": str(path.resolve()), **options}
         elif ".py:" not in data:
-            known = [n for n in registry.names("dataset") if n not in ("bids", "arrays", "table")]
+            known = [n for n in registry.names("dataset") if n not in FILES]
             hint = unknown("data set", data, known)
             raise HarmbenchError(
                 f"{hint}; or give a BIDS folder, an .npz file or a .csv or .tsv that exists"
             )
+    elif data in FILES:
+        raise HarmbenchError(
+            f"data set '{data}' is made from {FILES[data]}: give its path instead of the name"
+        )
     return PluginSpec(name=name, params=_with_preset("dataset", name, preset, params))
 
 

@@ -127,7 +127,11 @@ def _in_processes(
             if lost and not died:
                 # Nobody has noted what it was at: alone, each tells by itself.
                 if len(lost) == len(waiting):
-                    raise HarmbenchError(f"--jobs {jobs}: the processes end before they begin")
+                    raise HarmbenchError(
+                        f"--jobs {jobs}: the processes end before they begin. In a Python script, "
+                        'put the call under `if __name__ == "__main__":`, since every process '
+                        "imports the script again"
+                    )
                 died = {order.number: "" for order in lost}
             suspects += [order for order in lost if order.number in died]
             waiting = [order for order in lost if order.number not in died]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,20 @@ def read_study(path: Path) -> dict[str, Any]:
     if path.suffix == ".json":
         return _from_run(path, content)
     study = validated(Study, content, f"--config {path}")
-    return study.model_dump(exclude_none=True) | _methods(study)
+    stated = study.model_dump(exclude_none=True) | _methods(study)
+    return {name: _at_home(value) for name, value in stated.items()}
+
+
+def _at_home(value: Any) -> Any:
+    """Return a setting with ``~`` in front of a path expanded, as on the command line."""
+    if isinstance(value, Path):
+        return value.expanduser()
+    if isinstance(value, tuple):
+        return tuple(_at_home(one) for one in value)
+    if isinstance(value, str):
+        name, equals, path = value.rpartition("=")
+        return name + equals + os.path.expanduser(path) if path.startswith("~") else value
+    return value
 
 
 def _methods(study: Study) -> dict[str, Any]:

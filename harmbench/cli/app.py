@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from harmbench.cli.data_options import (
-    AgeColumn,
-    AgeUnit,
-    Features,
-    SexCodes,
-    SexColumn,
-    SiteColumn,
-    SkipBad,
-    Slices,
-    SliceZ,
-    data_options,
-)
+from harmbench import __version__
+from harmbench.cli.command import HarmbenchCommand, HarmbenchGroup
+from harmbench.cli.data_options import takes_data_options
 from harmbench.cli.evaluate import evaluate
 from harmbench.cli.export import export
 from harmbench.cli.harmonize import harmonize
@@ -37,11 +28,11 @@ from harmbench.cli.options import (
     Threads,
 )
 from harmbench.cli.phantom import phantom
-from harmbench.cli.variadic import VariadicCommand
+from harmbench.cli.suites import check_dataset, check_method, check_metric
 
 app = typer.Typer(
     name="harmbench",
-    help="Benchmark of methods that harmonize multi-site brain MRI. Not for diagnosis.",
+    cls=HarmbenchGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
@@ -50,7 +41,24 @@ app = typer.Typer(
 Names = list[str]
 
 
-@app.command(cls=VariadicCommand)
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"harmbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Benchmark of methods that harmonize multi-site brain MRI. Not for diagnosis."""
+
+
+@app.command(cls=HarmbenchCommand)
+@takes_data_options
 def run(
     methods: Annotated[
         Names | None,
@@ -66,7 +74,7 @@ def run(
         Path | None,
         typer.Option(
             help="Folder for the results; an earlier run of the same data in it is extended. "
-            "Default: results/<data>-<preset>.",
+            "Default: results/<data or study file>-<preset>, with a mark for other data options.",
             metavar="FOLDER",
         ),
     ] = None,
@@ -131,15 +139,7 @@ def run(
             metavar="FILE",
         ),
     ] = None,
-    site_column: SiteColumn = None,
-    age_column: AgeColumn = None,
-    sex_column: SexColumn = None,
-    sex_codes: SexCodes = None,
-    age_unit: AgeUnit = None,
-    features: Features = None,
-    slices: Slices = None,
-    slice_z: SliceZ = None,
-    skip_bad: SkipBad = False,
+    data_options: dict[str, Any] | None = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and what is done already.")
     ] = False,
@@ -167,23 +167,14 @@ def run(
         "device": device,
         "inception": inception_weights,
         "weights": weights,
-        "data_options": data_options(
-            site_column,
-            age_column,
-            sex_column,
-            sex_codes,
-            age_unit,
-            features,
-            slices,
-            slice_z,
-            skip_bad,
-        ),
+        "data_options": data_options,
     }
     code = run_and_report(flags, config, out, quiet=quiet, dry_run=dry_run, jobs=jobs, dask=dask)
     raise typer.Exit(code)
 
 
-@app.command(cls=VariadicCommand)
+@app.command(cls=HarmbenchCommand)
+@takes_data_options
 def train(
     methods: Annotated[
         Names | None,
@@ -213,15 +204,7 @@ def train(
     threads: Threads = None,
     device: Device = None,
     devices: Devices = 1,
-    site_column: SiteColumn = None,
-    age_column: AgeColumn = None,
-    sex_column: SexColumn = None,
-    sex_codes: SexCodes = None,
-    age_unit: AgeUnit = None,
-    features: Features = None,
-    slices: Slices = None,
-    slice_z: SliceZ = None,
-    skip_bad: SkipBad = False,
+    data_options: dict[str, Any] | None = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -244,28 +227,18 @@ def train(
         "data_seed": data_seed,
         "threads": threads,
         "device": device,
-        "data_options": data_options(
-            site_column,
-            age_column,
-            sex_column,
-            sex_codes,
-            age_unit,
-            features,
-            slices,
-            slice_z,
-            skip_bad,
-        ),
+        "data_options": data_options,
     }
     raise typer.Exit(train_and_tell(flags, config, out, quiet=quiet))
 
 
-app.command()(harmonize)
-app.command()(export)
-app.command()(phantom)
-app.command(cls=VariadicCommand)(evaluate)
+app.command(cls=HarmbenchCommand)(harmonize)
+app.command(cls=HarmbenchCommand)(export)
+app.command(cls=HarmbenchCommand)(phantom)
+app.command(cls=HarmbenchCommand)(evaluate)
 
 
-@app.command()
+@app.command(cls=HarmbenchCommand)
 def report(
     folders: Annotated[
         list[Path],
@@ -296,96 +269,47 @@ def report(
     report_on(folders, out, images=not no_images, hash_ids=hash_ids)
 
 
-@app.command()
+@app.command(cls=HarmbenchCommand)
+@takes_data_options
 def check(
     data: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="A BIDS folder, a table (.csv, .tsv), an .npz file, or a data set's name."
+            help="A BIDS folder, a table (.csv, .tsv), an .npz file, or a data set's name. "
+            "Default: that of the study file.",
         ),
-    ],
+    ] = None,
+    config: Config = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Also write a page with thumbnails of every site.", metavar="FILE"),
     ] = None,
-    preset: Annotated[
-        str, typer.Option(help="Sizes, as for a run.", metavar="smoke|standard|paper")
-    ] = "standard",
-    site_column: SiteColumn = None,
-    age_column: AgeColumn = None,
-    sex_column: SexColumn = None,
-    sex_codes: SexCodes = None,
-    age_unit: AgeUnit = None,
-    features: Features = None,
-    slices: Slices = None,
-    slice_z: SliceZ = None,
-    skip_bad: SkipBad = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write data and options to a new study file, for `run --config`.", metavar="FILE"
+        ),
+    ] = None,
+    preset: Preset = None,
+    data_options: dict[str, Any] | None = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Describe data before a run: every problem at once, sites, confounding, images.
+    """Describe data before a run: what it can answer, every problem at once, sites, images.
 
     Ends with code 0 where a run with the same options would start, else with 2.
     """
     from harmbench.cli import check as sheets
 
-    options = data_options(
-        site_column,
-        age_column,
-        sex_column,
-        sex_codes,
-        age_unit,
-        features,
-        slices,
-        slice_z,
-        skip_bad,
-    )
-    raise typer.Exit(sheets.check(data, preset, options, html, quiet=quiet))
+    flags = {"data": data, "preset": preset, "data_options": data_options}
+    raise typer.Exit(sheets.check(flags, config, html, save, quiet=quiet))
 
 
-@app.command()
-def check_method(
-    name: Annotated[str, typer.Argument(help="A method's name, or file.py:Class.")],
-    debug: Debug = False,
-) -> None:
-    """Run the contract suite on a method: shapes, determinism, order, round trip, columns, ...
-
-    Ends with code 0 where everything holds, else with 1.
-    """
-    from harmbench.cli.check_plugin import check_plugin
-
-    raise typer.Exit(check_plugin("method", name))
+for suite in (check_method, check_metric, check_dataset):
+    app.command(cls=HarmbenchCommand)(suite)
 
 
-@app.command()
-def check_metric(
-    name: Annotated[str, typer.Argument(help="A metric's name, or file.py:name.")],
-    debug: Debug = False,
-) -> None:
-    """Run the contract suite on a metric: its declaration, the products and controls it names.
-
-    Ends with code 0 where everything holds, else with 1.
-    """
-    from harmbench.cli.check_plugin import check_plugin
-
-    raise typer.Exit(check_plugin("metric", name))
-
-
-@app.command()
-def check_dataset(
-    name: Annotated[str, typer.Argument(help="A data set's name, or file.py:Class.")],
-    debug: Debug = False,
-) -> None:
-    """Run the contract suite on a data set: rows, sites, fingerprint, truth.
-
-    Ends with code 0 where everything holds, else with 1. To look at data, use `check`.
-    """
-    from harmbench.cli.check_plugin import check_plugin
-
-    raise typer.Exit(check_plugin("dataset", name))
-
-
-@app.command()
+@app.command(cls=HarmbenchCommand)
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
     markdown: AsMarkdown = False,
@@ -397,7 +321,7 @@ def methods(
     typer.echo(listing("method", name, markdown=markdown))
 
 
-@app.command()
+@app.command(cls=HarmbenchCommand)
 def metrics(
     name: Annotated[str | None, typer.Argument(help="One metric, in full.")] = None,
     products: Annotated[
@@ -419,7 +343,7 @@ def metrics(
     typer.echo(listing("metric", name, markdown=markdown))
 
 
-@app.command()
+@app.command(cls=HarmbenchCommand)
 def datasets(
     name: Annotated[str | None, typer.Argument(help="One data set, in full.")] = None,
     markdown: AsMarkdown = False,

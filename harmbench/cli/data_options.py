@@ -1,7 +1,9 @@
-"""The flags that say how a study's own files are read, shared by `run` and `check`."""
+"""The options that say how a study's own files are read, the same for every command."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -55,27 +57,54 @@ SkipBad = Annotated[
 ]
 
 
-def data_options(
-    site_column: str | None,
-    age_column: str | None,
-    sex_column: str | None,
-    sex_codes: str | None,
-    age_unit: str | None,
-    features: str | None,
-    slices: int | None,
-    slice_z: float | None,
-    skip_bad: bool,
-) -> dict[str, Any]:
-    """Return the data set's arguments that the user stated, by their names there."""
-    stated = {
-        "site_column": site_column,
-        "age_column": age_column,
-        "sex_column": sex_column,
-        "sex_codes": sex_codes,
-        "age_unit": age_unit,
-        "features": features,
-        "slices": slices,
-        "z": slice_z,
-        "skip_bad": skip_bad or None,
-    }
-    return {name: value for name, value in stated.items() if value is not None}
+OPTIONS: dict[str, tuple[Any, str]] = {
+    "site_column": (SiteColumn, "site_column"),
+    "age_column": (AgeColumn, "age_column"),
+    "sex_column": (SexColumn, "sex_column"),
+    "sex_codes": (SexCodes, "sex_codes"),
+    "age_unit": (AgeUnit, "age_unit"),
+    "features": (Features, "features"),
+    "slices": (Slices, "slices"),
+    "slice_z": (SliceZ, "z"),
+    "skip_bad": (SkipBad, "skip_bad"),
+}
+"""Each option's declaration and the data set's argument that it sets."""
+
+
+def as_flags(options: Mapping[str, Any]) -> list[str]:
+    """Return the words of the command line that state these arguments of a data set."""
+    words = []
+    for name, (_, argument) in OPTIONS.items():
+        value = options.get(argument)
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return words
+
+
+def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all of these options; it gets those stated as the dict `data_options`."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.name != "data_options"]
+    data = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if declared is SkipBad else None,
+            annotation=declared,
+        )
+        for name, (declared, _) in OPTIONS.items()
+    ]
+
+    def with_options(**given: Any) -> None:
+        stated = {argument: given.pop(name) for name, (_, argument) in OPTIONS.items()}
+        stated["skip_bad"] = stated["skip_bad"] or None
+        command(**given, data_options={k: v for k, v in stated.items() if v is not None})
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + data
+    with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_options

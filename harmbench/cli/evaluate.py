@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from harmbench.cli.data_options import (
-    AgeColumn,
-    AgeUnit,
-    Features,
-    SexCodes,
-    SexColumn,
-    SiteColumn,
-    SkipBad,
-    Slices,
-    SliceZ,
-    data_options,
-)
+from harmbench.cli.data_options import takes_data_options
 from harmbench.cli.options import (
     Config,
     Data,
@@ -32,6 +21,7 @@ from harmbench.cli.options import (
 )
 
 
+@takes_data_options
 def evaluate(
     harmonized: Annotated[
         Path | None,
@@ -75,15 +65,7 @@ def evaluate(
         Path | None,
         typer.Option(help="File of pytorch-fid's Inception weights.", metavar="FILE"),
     ] = None,
-    site_column: SiteColumn = None,
-    age_column: AgeColumn = None,
-    sex_column: SexColumn = None,
-    sex_codes: SexCodes = None,
-    age_unit: AgeUnit = None,
-    features: Features = None,
-    slices: Slices = None,
-    slice_z: SliceZ = None,
-    skip_bad: SkipBad = False,
+    data_options: dict[str, Any] | None = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -113,17 +95,7 @@ def evaluate(
         "threads": threads,
         "device": device,
         "inception": inception_weights,
-        "data_options": data_options(
-            site_column,
-            age_column,
-            sex_column,
-            sex_codes,
-            age_unit,
-            features,
-            slices,
-            slice_z,
-            skip_bad,
-        ),
+        "data_options": data_options,
     }
     code = run_and_report(flags, config, out, quiet=quiet, check=partial(check, spec=spec))
     raise typer.Exit(code)

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from harmbench.cli.data_options import (
-    AgeColumn,
-    AgeUnit,
-    Features,
-    SexCodes,
-    SexColumn,
-    SiteColumn,
-    SkipBad,
-    Slices,
-    SliceZ,
-    data_options,
-)
+from harmbench.cli.data_options import takes_data_options
 from harmbench.cli.options import Config, DataSeed, Debug, Preset, Quiet, ReferenceSite
 
 
+@takes_data_options
 def export(
     data: Annotated[
         str | None,
@@ -32,15 +22,7 @@ def export(
     preset: Preset = None,
     reference_site: ReferenceSite = None,
     data_seed: DataSeed = None,
-    site_column: SiteColumn = None,
-    age_column: AgeColumn = None,
-    sex_column: SexColumn = None,
-    sex_codes: SexCodes = None,
-    age_unit: AgeUnit = None,
-    features: Features = None,
-    slices: Slices = None,
-    slice_z: SliceZ = None,
-    skip_bad: SkipBad = False,
+    data_options: dict[str, Any] | None = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -61,17 +43,7 @@ def export(
         "preset": preset,
         "reference_site": reference_site,
         "data_seed": data_seed,
-        "data_options": data_options(
-            site_column,
-            age_column,
-            sex_column,
-            sex_codes,
-            age_unit,
-            features,
-            slices,
-            slice_z,
-            skip_bad,
-        ),
+        "data_options": data_options,
     }
     settings = resolved(flags, config, needs="data")
     with make_progress(quiet) as progress:

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from harmbench.cli import EXIT_FAILED_CELL, EXIT_INTERRUPTED
 from harmbench.cli.interrupting import ended_soon
-from harmbench.config import RunConfig, data_title, resolve
+from harmbench.config import RunConfig, default_folder, resolve
 from harmbench.errors import HarmbenchError
 from harmbench.progress import BarProgress, LineProgress, Progress
 from harmbench.runner import outline, run
@@ -58,6 +58,7 @@ def run_and_report(
     import reports
 
     settings = read_study(study) if study else {}
+    stated = {name: value for name, value in flags.items() if value}
     options = {**settings.pop("data_options", {}), **(flags.pop("data_options", None) or {})}
     settings |= {name: value for name, value in flags.items() if value is not None}
     if not settings.get("methods") and not settings.get("controls"):
@@ -67,7 +68,7 @@ def run_and_report(
     if jobs is not None or dask is not None:
         settings.setdefault("threads", 1)
     config = resolve(**settings, data_options=options)
-    folder = out or Path("results") / f"{data_title(config.data)}-{config.preset}"
+    folder = out or default_folder("results", config, study, stated)
     if dry_run:
         typer.echo(_plan(config, folder))
         return 0

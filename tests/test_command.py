@@ -4,7 +4,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from harmbench.cli.variadic import VariadicCommand, expand
+from harmbench.cli.command import HarmbenchCommand, expand
 
 NAMES = {"--methods", "--metrics"}
 
@@ -37,7 +37,7 @@ def test_expand(typed: list[str], parsed: list[str]) -> None:
 def test_command_takes_names_separated_by_spaces() -> None:
     app = typer.Typer()
 
-    @app.command(cls=VariadicCommand)
+    @app.command(cls=HarmbenchCommand)
     def show(methods: Annotated[list[str] | None, typer.Option()] = None, out: str = "") -> None:
         typer.echo("|".join(methods or []) + f" {out}")
 
