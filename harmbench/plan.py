@@ -300,7 +300,7 @@ def _not_returned(name: str, cell: Cell) -> str | None:
     if name == "own_site.test":
         return "them rendered back to their own sites"
     if name in placebo.NAMES:
-        return f"them harmonized again with another {placebo.column(name)} told"
+        return f"them harmonized again under another {' and '.join(placebo.columns(name))}"
     if name == "harmonized.fit" and cell.fold:
         return "each half harmonized by the method that was fitted on it"
     return None
@@ -319,8 +319,8 @@ IMAGE_PRODUCTS: dict[str, str] = {
     "truth.test.clean": "simulated data: the same without noise",
     "travelling.test": "scans at the reference site of test subjects who were scanned at several",
     **{
-        name: f"the test part, harmonized under another {placebo.column(name)} than the true one"
-        for name in (*placebo.AGES, placebo.SEX)
+        name: f"the test part, harmonized under another {' and '.join(placebo.columns(name))}"
+        for name in (*placebo.AGES, placebo.BOTH)
     },
 }
 """Products that the runner makes itself, with what they are; all others are declared by the

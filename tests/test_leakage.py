@@ -192,6 +192,26 @@ def test_sites_that_leak_either_way_cancel_only_with_sign() -> None:
     assert size.overall.value == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("years", [0.0, 5.0])
+def test_the_flipped_sex_does_not_bias_the_leak_of_age(years: float) -> None:
+    """Both are changed at once; ages are permuted within each sex."""
+    values, covered = [], 0
+    for seed in range(20):
+        test, products = made_up((0.5, 0.5, 0.5))
+        draws = [placebo.with_placebo(test, name, "made up", seed) for name in leakage.AGES]
+        told = np.stack([draw.column("placebo_age") for draw in draws]).astype(float)
+        honest = products["probe.age"]["predicted"]
+        towards = np.where(test.column("sex") == "F", years, -years)  # as if a man looked older
+        read = honest + (0.4 * 0.5 * (told - test.column("age").astype(float)) + towards)[:, None]
+        products["leakage.age"] = {"placebo": told, "predicted": read}
+        result = leakage_age(MetricInputs(products, "ash"), rng()).overall
+        assert result is not None
+        covered += result.low < 0.5 < result.high or years == 0
+        values.append(result.value)
+    assert np.mean(values) == pytest.approx(0.5, abs=0.03)
+    assert covered >= 16
+
+
 def test_scans_of_unknown_age_are_left_out() -> None:
     test, products = made_up((0.5, 0.5, 0.5))
     age = test.column("age").copy()
@@ -216,7 +236,7 @@ def test_a_probe_that_reads_no_age_cannot_say_how_much_is_leaked() -> None:
 def test_one_age_at_each_site_is_a_skip() -> None:
     test, products = made_up((0.5, 0.5, 0.5))
     same = test.with_covariates(age=np.full(len(test), 40.0))
-    told = products["leakage.age"] | {"placebo": np.full((5, len(test)), 40.0)}
+    told = products["leakage.age"] | {"placebo": np.full((len(leakage.AGES), len(test)), 40.0)}
     given = MetricInputs(products | {"raw.test": same, "leakage.age": told}, "ash")
     assert leakage_age(given, rng()).reason == leakage.NO_CHANGE
 
@@ -246,7 +266,8 @@ def test_images_that_did_not_change_are_not_read_again() -> None:
     draws = {name: placebo.with_placebo(test, name, "x") for name in leakage.AGES}
     given = {**products, **draws, "harmonized.test": test, "truth.test": test}
     arrays = leakage.make_age_readings(MetricInputs(given, "ash"), ProductContext())
-    assert arrays["predicted"].shape == (5, 3, len(test)) and arrays["placebo"].shape[0] == 5
+    draws = len(leakage.AGES)
+    assert arrays["predicted"].shape == (draws, 3, len(test)) and len(arrays["placebo"]) == draws
     for read in arrays["predicted"]:
         np.testing.assert_array_equal(read, products["probe.age"]["predicted"])
 

@@ -36,13 +36,6 @@ class Writer(Harmonizer):
         assert not any("placebo" in name for name in cohort.participants)
         age = cohort.column("age").reshape(-1, 1, 1)
         return (cohort.images + 0.05 * age).astype(np.float32)
-
-    def save(self, folder):
-        pass
-
-    @classmethod
-    def load(cls, folder):
-        return cls()
 """
 
 
@@ -112,10 +105,14 @@ def test_sex_is_flipped_and_shown_in_place_of_the_truth() -> None:
     data = cohort()
     sex = data.column("sex").astype(object)
     sex[0] = None
-    flipped = placebo.with_placebo(data.with_covariates(sex=sex), placebo.SEX, "a")
-    shown = placebo.told(flipped, placebo.SEX).participants["sex"]
+    flipped = placebo.with_placebo(data.with_covariates(sex=sex), placebo.BOTH, "a")
+    shown = placebo.told(flipped, placebo.BOTH).participants["sex"]
     assert shown.isna().tolist() == [True] + [False] * (len(data) - 1)
     assert (shown[1:] != sex[1:]).all() and set(shown[1:]) == {"F", "M"}
+    for _, own in flipped.participants.groupby(["site", "sex"]):
+        assert sorted(own["placebo_age"]) == sorted(own["age"])
+    moved = flipped.participants["placebo_age"] != flipped.participants["age"]
+    assert moved.mean() > 0.8
     ages = placebo.told(placebo.with_placebo(data, "placebo.test.0", "a"), "placebo.test.0")
     pd.testing.assert_series_equal(ages.participants["age"], draw(data), check_names=False)
 

@@ -1,14 +1,17 @@
 """Placebo covariates: what a method is told in place of the true age or sex, and by whom it shows.
 
-Images harmonized under a placebo are products like any other: ``placebo.test.0`` to
-``placebo.test.19`` with the age permuted within each site, ``placebo.test.sex`` with the sex
-flipped. Their cohorts carry the true covariates, and beside them what the method was told, as
-``placebo_age`` or ``placebo_sex``. A draw depends on the data and its number, never on the method.
+Images harmonized under a placebo are products like any other: ``placebo.test.both`` with the age
+permuted within each site and the sex flipped, which leakage is read from, and ``placebo.test.0``
+to ``placebo.test.19`` with the age alone permuted, for false effects. Of ``both`` the ages are
+permuted within each sex: at every site they add up to the true ones among the women and among the
+men, so neither placebo biases what is read of the other (docs/statistics.md). The cohorts carry the
+true covariates, and beside them what the method is given, as ``placebo_age`` and ``placebo_sex``. A
+draw depends on the data and its name, never on the method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,21 +20,21 @@ from harmbench.cohort import Cohort
 from harmbench.seeding import rng_from
 
 DRAWS = 20
-"""Draws of ages in all; `harmbench.protocol.leakage` reads the first five."""
-SEX = "placebo.test.sex"
+"""Draws of ages for false effects."""
+BOTH = "placebo.test.both"
 AGES = tuple(f"placebo.test.{draw}" for draw in range(DRAWS))
-NAMES = frozenset({*AGES, SEX})
+NAMES = frozenset({*AGES, BOTH})
 OTHER_SEX = {"F": "M", "M": "F"}
 
 
-def column(name: str) -> str:
-    """Return the covariate that a placebo product lies about: ``"sex"`` or ``"age"``."""
-    return "sex" if name == SEX else "age"
+def columns(name: str) -> tuple[str, ...]:
+    """Return the covariates that are replaced in a placebo product."""
+    return ("age", "sex") if name == BOTH else ("age",)
 
 
 def concerns(name: str, sees: Collection[str]) -> bool:
-    """Return whether a method that sees these columns can notice the lie at all."""
-    return column(name) in sees
+    """Return whether a method that sees these columns can notice the placebo at all."""
+    return not set(columns(name)).isdisjoint(sees)
 
 
 def with_placebo(cohort: Cohort, name: str, *stream: str | int) -> Cohort:
@@ -49,22 +52,26 @@ def with_placebo(cohort: Cohort, name: str, *stream: str | int) -> Cohort:
     Returns
     -------
     Cohort
-        With ``placebo_age`` (years) or ``placebo_sex``; missing where the truth is.
+        With ``placebo_age`` (years) and, of `BOTH`, ``placebo_sex``; missing where the truth is.
     """
-    if name == SEX:
-        return cohort.with_covariates(placebo_sex=cohort.participants["sex"].map(OTHER_SEX))
     rng = rng_from("placebo age", *stream, name.rpartition(".")[2])
-    return cohort.with_covariates(placebo_age=permuted_within_sites(cohort, rng))
+    if name != BOTH:
+        return cohort.with_covariates(placebo_age=permuted_ages(cohort, rng, ["site"]))
+    return cohort.with_covariates(
+        placebo_age=permuted_ages(cohort, rng, ["site", "sex"]),
+        placebo_sex=cohort.participants["sex"].map(OTHER_SEX),
+    )
 
 
 def told(cohort: Cohort, name: str) -> Cohort:
     """Return the cohort as the method is shown it: the placebo in place of the truth."""
-    lie = column(name)
-    return cohort.with_covariates(**{lie: cohort.participants[f"placebo_{lie}"]})
+    return cohort.with_covariates(
+        **{lie: cohort.participants[f"placebo_{lie}"] for lie in columns(name)}
+    )
 
 
-def permuted_within_sites(cohort: Cohort, rng: np.random.Generator) -> pd.Series:
-    """Return ages permuted between the subjects of each site.
+def permuted_ages(cohort: Cohort, rng: np.random.Generator, within: Sequence[str]) -> pd.Series:
+    """Return ages permuted between the subjects of each site, or of each site and sex.
 
     All rows of a subject at a site move together: its youngest row takes the other subject's least
     age, and the years between its sessions stay as they are.
@@ -75,6 +82,8 @@ def permuted_within_sites(cohort: Cohort, rng: np.random.Generator) -> pd.Series
         Its images are not read.
     rng : numpy Generator
         The draw depends on the set of rows, not on their order.
+    within : sequence of str
+        ``["site"]`` or ``["site", "sex"]``.
 
     Returns
     -------
@@ -82,10 +91,12 @@ def permuted_within_sites(cohort: Cohort, rng: np.random.Generator) -> pd.Series
         Years; NaN where the age is missing.
     """
     table = cohort.participants.astype({"age": float})
-    units = table.groupby(["site", "participant_id"], sort=True)["age"]
-    own = units.min().dropna()
-    taken = [rng.permutation(ages.to_numpy()) for _, ages in own.groupby(level="site", sort=True)]
+    table = table.assign(sex=table["sex"].where(table["sex"].notna(), "missing"))
+    unit = [*within, "participant_id"]
+    own = table.groupby(unit, sort=True)["age"].min().dropna()
+    groups = own.groupby(level=list(within), sort=True)
+    taken = [rng.permutation(ages.to_numpy()) for _, ages in groups]
     other = pd.Series(np.concatenate(taken) if taken else [], index=own.index, dtype=float)
-    index = pd.MultiIndex.from_frame(table[["site", "participant_id"]])
+    index = pd.MultiIndex.from_frame(table[unit])
     since = table["age"].to_numpy() - own.reindex(index).to_numpy()
     return pd.Series(other.reindex(index).to_numpy() + since, index=table.index)
