@@ -122,10 +122,12 @@ def rows(device: str, threads: int) -> dict[str, Row]:
 def probe(cohort: Cohort, device: str) -> tuple[Callable[[], object], int]:
     """Return a training of the site probe's three networks, and the images they see."""
     labels = np.unique(cohort.column("site").astype(str), return_inverse=True)[1]
-    everyone = [np.arange(len(labels))] * 3
+    rows = np.arange(len(labels))
+    held = rows < ProbeConfig.validation * len(rows)
     data = ProbeData(
-        np.array(cohort.images), labels.astype(np.int64), int(labels.max()) + 1, everyone, everyone
-    )
+        np.array(cohort.images), labels.astype(np.int64), int(labels.max()) + 1,
+        [rows[~held]] * 3, [rows[held]] * 3,
+    )  # fmt: skip
     config = ProbeConfig(images=STEPS * ProbeConfig.batch_size)
     return lambda: train_probe(data, (0, 1, 2), config, device), 3 * config.images
 
