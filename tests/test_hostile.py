@@ -177,7 +177,7 @@ def test_links_out_of_a_data_set_are_refused(study: Path, file: str) -> None:
         )
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(outside)
-    with pytest.raises(HarmbenchError, match=r"leads out of study.*follow_links") as refused:
+    with pytest.raises(HarmbenchError, match=r"leads out of study.*follow-links") as refused:
         BIDSDataset(study, 32).load()
     assert str(outside) not in str(refused.value)
     if place.suffix != ".nii" or file.startswith("sub-1/"):

@@ -44,14 +44,40 @@ Features = Annotated[
         metavar="'lh_*,!ICV'",
     ),
 ]
+Suffix = Annotated[
+    str | None,
+    typer.Option(help="Ending of the image names, such as T2w or UNIT1. Default: T1w.",
+                 metavar="NAME"),
+]  # fmt: skip
+Contains = Annotated[
+    str | None,
+    typer.Option(
+        help="Only images whose names contain this, such as space-MNI152NLin2009cAsym.",
+        metavar="TEXT",
+    ),
+]
+Center = Annotated[
+    str | None,
+    typer.Option(
+        help="What stands in the middle of the grid: brain, or image for images registered to one "
+        "template. Default: brain.",
+        metavar="brain|image",
+    ),
+]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Follow links that lead out of the data set.")
+]
 Slices = Annotated[
     int | None, typer.Option(help="Slices of each scan, an odd number. Default: 1.", metavar="K")
 ]
 SliceZ = Annotated[
     float | None,
-    typer.Option(help="Height of the (middle) slice, world z. Default: the largest.",
-                 metavar="MM"),
-]  # fmt: skip
+    typer.Option(
+        help="Height of the (middle) slice, world z. Default: that of the lateral ventricles, "
+        "found from the top of the head.",
+        metavar="MM",
+    ),
+]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave scans with problems out instead of refusing.")
 ]
@@ -64,11 +90,16 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "sex_codes": (SexCodes, "sex_codes"),
     "age_unit": (AgeUnit, "age_unit"),
     "features": (Features, "features"),
+    "suffix": (Suffix, "suffix"),
+    "contains": (Contains, "contains"),
+    "center": (Center, "center"),
+    "follow_links": (FollowLinks, "follow_links"),
     "slices": (Slices, "slices"),
     "slice_z": (SliceZ, "z"),
     "skip_bad": (SkipBad, "skip_bad"),
 }
 """Each option's declaration and the data set's argument that it sets."""
+FLAGS = (FollowLinks, SkipBad)
 
 
 def as_flags(options: Mapping[str, Any]) -> list[str]:
@@ -92,7 +123,7 @@ def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=False if declared is SkipBad else None,
+            default=False if declared in FLAGS else None,
             annotation=declared,
         )
         for name, (declared, _) in OPTIONS.items()
@@ -100,8 +131,8 @@ def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
 
     def with_options(**given: Any) -> None:
         stated = {argument: given.pop(name) for name, (_, argument) in OPTIONS.items()}
-        stated["skip_bad"] = stated["skip_bad"] or None
-        command(**given, data_options={k: v for k, v in stated.items() if v is not None})
+        told = {name: v for name, v in stated.items() if v is not None and v is not False}
+        command(**given, data_options=told)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + data
     with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__

@@ -30,7 +30,7 @@ from harmbench.data.bids_side_tables import description_files, descriptions, sid
 from harmbench.data.bids_tables import participants_file, scan_rows
 from harmbench.data.covariates import Columns, clean, missing_notes
 from harmbench.data.preprocess import VERSION, Prepared, PreprocessConfig
-from harmbench.data.problems import Problem, ScanName, refuse, some
+from harmbench.data.problems import Problem, ScanName, refuse, shared, some
 from harmbench.data.survey import Survey, accepted, too_few_sites
 from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
@@ -39,7 +39,7 @@ from harmbench.progress import Progress
 PREPROCESSED = "HarmbenchPreprocessed"
 """Key of dataset_description.json by which a folder says that its images are final."""
 
-FOLLOW = ", or allow it by `follow_links = true` under [data_options] of a study file (--config)"
+FOLLOW = ", or allow it by --follow-links"
 UNREAD = "(no image was read yet; `harmbench check` says of tables and images at once)"
 
 
@@ -70,7 +70,7 @@ class BIDSDataset(Dataset):
     size : int
         Side of the square grid in pixels.
     z : float or None
-        World z in mm of the (middle) slice; None takes each volume's largest cross-section.
+        World z in mm of the (middle) slice; None takes one anatomical height in all volumes.
     slices : int
         How many slices of each scan, odd; all of a subject's stay in one part of the split.
     slice_step : float
@@ -245,7 +245,7 @@ class BIDSDataset(Dataset):
                     place = scan.image.relative_to(self.path).as_posix()
                     problems.append(Problem(place, str(error), scan.name))
                 task.advance(note=scan.participant_id)
-        return reads, problems
+        return reads, shared(problems, len(scans))
 
     def geometry(self, keys: Sequence[RowKey]) -> NDArray[np.float64]:
         """Return where the slices lie, from the files' headers; reads the images if need be."""

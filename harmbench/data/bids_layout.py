@@ -33,8 +33,15 @@ class Scan:
 
 
 def home(root: Path) -> Path:
-    """Return the folder that no path in a data set leads out of: of derivatives, their source's."""
+    """Return the folder that no path in a data set leads out of.
+
+    The nearest folder above it that is a DataLad or git-annex data set, in which the content lies;
+    else of derivatives the data set that they are of, and the folder itself.
+    """
     place = root.resolve()
+    for above in (place, *place.parents):
+        if (above / ".datalad").is_dir() or (above / ".git" / "annex").is_dir():
+            return above
     return place.parent.parent if place.parent.name == "derivatives" else place
 
 
@@ -116,13 +123,32 @@ def find_scans(root: Path, suffix: str, contains: str = "") -> tuple[list[Scan],
         scans.append(Scan(person, visit, files[0], _mask_of(root, files[0])))
         if len(files) > 1:
             others = some(file.name for file in files[1:])
-            said = f"{others}: {files[0].name} is used instead; `contains` chooses"
+            said = f"{others}: {files[0].name} is used instead; --contains chooses"
             notes.append(Note(said, "set_aside"))
+    notes += _mixed_spaces(scans)
     masks = sum(scan.mask is not None for scan in scans)
     found_masks = f"{masks} of them with a mask" if masks else "none with a mask"
     people = len({scan.participant_id for scan in scans})
     read = f"images *_{suffix}.nii[.gz]: {len(scans)} scans of {people} participants, {found_masks}"
     return scans, [Note(read, "read"), *notes]
+
+
+def _mixed_spaces(scans: list[Scan]) -> list[Note]:
+    """Warn where the names say that images lie in different spaces."""
+    counts: dict[str, int] = {}
+    for scan in scans:
+        found = re.search(r"_space-([a-zA-Z0-9+]+)_", scan.image.name)
+        space = f"space-{found[1]}" if found else "no space entity"
+        counts[space] = counts.get(space, 0) + 1
+    if len(counts) < 2:
+        return []
+    listed = ", ".join(f"{count} with {space}" for space, count in sorted(counts.items()))
+    return [
+        Note(
+            f"images of different spaces are mixed ({listed}), so that brains of some sites may "
+            "look unlike others for that alone; choose one by --contains space-NAME"
+        )
+    ]
 
 
 def _images(root: Path, suffix: str, contains: str) -> dict[ScanName, list[Path]]:

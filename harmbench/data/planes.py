@@ -57,6 +57,13 @@ def canonical(
     return np.asanyarray(turned.dataobj, dtype=np.float32), np.asarray(turned.affine)
 
 
+DEPTH = 0.72
+"""Height of the slice below the top of the head, in radii of its largest cross-section: z = +18 mm,
+through the lateral ventricles, in the ICBM 152 template."""
+TOP = 0.1
+"""Share of the largest cross-section from which a plane counts as part of the head."""
+
+
 def usable_affine(image: SpatialImage) -> NDArray[np.float64]:
     """Return an image's affine.
 
@@ -146,7 +153,8 @@ def _plane_indices(
     first = float(affine[2, :2] @ middle + affine[2, 3])
     apart = float(affine[2, 2])
     last = first + apart * (data.shape[2] - 1)
-    middle_z = first + apart * _largest_section(data, mask) if z is None else z
+    sides = voxel_sizes(affine)
+    middle_z = first + apart * _below_the_top(data, mask, sides) if z is None else z
     heights = middle_z + step * (np.arange(slices) - slices // 2)
     indices = [round((height - first) / apart) for height in heights]
     for height, index in zip(heights, indices, strict=True):
@@ -163,9 +171,23 @@ def _plane_indices(
     return indices
 
 
-def _largest_section(data: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> int:
+def _below_the_top(
+    data: NDArray[np.float32], mask: NDArray[np.bool_] | None, sides: NDArray[np.float64]
+) -> float:
+    """Return the plane at one anatomical height, counted from the first: `DEPTH` below the top.
+
+    The top and the size of the head are seen in every scan, however far down it reaches; the
+    largest cross-section, which is nearly the same over centimeters, is not one height. It is
+    taken where a scan does not reach so far down.
+    """
     front = data > threshold_of(data) if mask is None else mask
-    return int(np.argmax(front.sum(axis=(0, 1))))
+    areas = front.sum(axis=(0, 1)).astype(np.float64)
+    if not areas.any():
+        return (data.shape[2] - 1) / 2
+    lowest, top = np.flatnonzero(areas >= TOP * areas.max())[[0, -1]]
+    radius = float(np.sqrt(areas.max() * sides[0] * sides[1] / np.pi))
+    found = top - DEPTH * radius / float(sides[2])
+    return found if found >= lowest else float(np.argmax(areas))
 
 
 def threshold_of(data: NDArray[np.float32]) -> float:

@@ -21,7 +21,7 @@ from harmbench.data.geometry import of_grid
 from harmbench.data.planes import Plane, canonical, foreground, select_planes, threshold_of
 from harmbench.errors import HarmbenchError
 
-VERSION = 1
+VERSION = 2
 """Raised when the pixels that `prepare` returns change; part of every file fingerprint."""
 FIELD_OF_VIEW = 220.0
 """Default side of the square grid in mm: an adult head with a margin."""
@@ -44,8 +44,8 @@ class PreprocessConfig:
     spacing : float or None
         Pixel side in mm; None spreads `FIELD_OF_VIEW` over the grid.
     z : float or None
-        World z in mm of the axial slice taken from a volume; None takes the largest cross-section
-        of the foreground. An image that already is a slice is not asked.
+        World z in mm of the axial slice taken from a volume; None takes one anatomical height,
+        see `harmbench.data.planes`. An image that already is a slice is not asked.
     slices : int
         How many axial slices are taken from a volume, the middle one at `z`.
     step : float

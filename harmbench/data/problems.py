@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -63,6 +64,27 @@ def refuse(problems: Sequence[Problem], more: str = "") -> None:
         count = len({problem.scan for problem in problems})
         lines.append(f"(--skip-bad goes on without {'this scan' if count == 1 else 'these scans'})")
     raise HarmbenchError("\n".join([*lines, more] if more else lines))
+
+
+def shared(problems: list[Problem], scans: int) -> list[Problem]:
+    """Return one problem instead of many where all scans have the same one.
+
+    Parameters
+    ----------
+    problems : list of Problem
+        Each of one scan.
+    scans : int
+        How many were looked at.
+    """
+
+    def kind(problem: Problem) -> str:
+        # Names of files stand in the sentence; without them it is the same for all.
+        return re.sub(r"\S*sub-\S+", "...", problem.sentence)
+
+    if scans < 2 or len(problems) < scans or len({kind(problem) for problem in problems}) > 1:
+        return problems
+    first = problems[0]
+    return [Problem(first.place, f"all {scans} images have this problem: {first.sentence}")]
 
 
 def printable(text: str) -> str:

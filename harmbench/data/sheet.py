@@ -123,7 +123,7 @@ def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None =
         label,
         problems,
         *by_kind(notes),
-        facts=_facts(cohort, split),
+        facts=_facts(cohort, split) + _heights(dataset, cohort),
         sites=site_table(table),
         images=images.groupby("site").agg(["mean", "std"]),
         files=_file_table(found.facts, table),
@@ -260,6 +260,22 @@ def _title(row: pd.Series) -> str:
     name = " ".join(filter(None, (str(row["participant_id"]), str(row["session_id"]))))
     about = " ".join(filter(None, (age, sex)))
     return f"{name} ({about})" if about else name
+
+
+def _heights(dataset: Dataset, cohort: Cohort) -> list[tuple[str, str]]:
+    """Return at which heights the middle slices lie, site by site, in the headers' coordinates."""
+    if cohort.space != "slice":
+        return []
+    affines = dataset.geometry(cohort.keys)
+    if affines is None:
+        return []
+    middle = [(side - 1) / 2 for side in cohort.shape]
+    heights = affines[:, 2, :2] @ middle + affines[:, 2, 3]
+    table = cohort.participants
+    shown = table["slice"] == table["slice"].max() // 2
+    by_site = pd.Series(heights)[shown.to_numpy()].groupby(table["site"][shown].to_numpy())
+    said = [f"{site} {z.mean():.0f} ± {z.std(ddof=0):.0f}" for site, z in by_site]
+    return [("Slice heights (mm)", some(said, 8))]
 
 
 def _odd_scans(cohort: Cohort) -> list[str]:
