@@ -17,6 +17,7 @@ from harmbench.contracts.metric import Metric
 from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.method import Harmonizer
+from harmbench.visits import REPEAT_WITHIN
 
 PROTOCOL_VERSION = 1
 PROTOCOLS = ("five", "core", "full")
@@ -65,6 +66,7 @@ class RunConfig(_Strict):
     metrics: tuple[str, ...] = ()
     seeds: int = Field(default=1, ge=1, le=1000)
     data_seed: int = Field(default=0, ge=0, lt=2**32)
+    repeat_within: int = Field(default=REPEAT_WITHIN, ge=0)
     reference_site: str | None = None
     threads: int = Field(default=1, ge=1, le=4096)
     device: str = "cpu"

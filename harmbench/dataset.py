@@ -154,7 +154,3 @@ class Dataset(ABC):
             Affines from pixel (i, j, 0) to mm to the right, anterior, superior.
         """
         return None
-
-    def repeats(self) -> list[tuple[RowKey, RowKey]]:
-        """Return pairs of rows that are scans of one participant, at one site or at two."""
-        return []

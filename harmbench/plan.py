@@ -41,6 +41,7 @@ SHARED_ROOMS = (
     "scanners",
     "fitting",
     "data.splits",
+    "visits",
 )
 """Modules whose code stands behind every method and metric, and so belongs to their keys."""
 
@@ -214,8 +215,11 @@ class Keys:
         kind = name.partition(".")[0]
         if kind == "raw":
             return digest(name, self.data_id, cell.fold)
-        if kind in ("truth", "travelling"):
+        if kind == "truth":
             return digest(name, self.data_id, cell.fold, self.reference_site)
+        if kind == "travelling":
+            within = self.config.repeat_within
+            return digest(name, self.data_id, cell.fold, self.reference_site, within)
         if kind in ("harmonized", "own_site"):
             return digest(name, HARMONIZING, self.fit(cell))
         if name in placebo.NAMES:

@@ -229,7 +229,9 @@ class CellWork:
             from harmbench.protocol.truth import scans_at_reference
 
             return scans_at_reference(
-                self.bench.raw(self.cell.fold, "test"), self.bench.keys.reference_site
+                self.bench.raw(self.cell.fold, "test"),
+                self.bench.keys.reference_site,
+                self.bench.keys.config.repeat_within,
             )
         return self._once(name, lambda: self._find_or_make(name))
 

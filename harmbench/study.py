@@ -31,6 +31,7 @@ class Study(BaseModel):
     metrics: tuple[str, ...] | None = None
     seeds: int | None = None
     data_seed: int | None = None
+    repeat_within: int | None = None
     reference_site: str | None = None
     threads: int | None = None
     device: str | None = None
@@ -109,4 +110,5 @@ def _from_run(path: Path, content: Any) -> dict[str, Any]:
         "inception": Path(run.inception) if run.inception not in (None, "never") else None,
     }
     same = ("preset", "protocol", "metrics", "seeds", "data_seed", "reference_site", "threads")
-    return settings | {name: getattr(run, name) for name in (*same, "device", "probe")}
+    more = ("device", "probe", "repeat_within")
+    return settings | {name: getattr(run, name) for name in (*same, *more)}

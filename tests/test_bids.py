@@ -93,22 +93,20 @@ def test_columns_can_be_named_and_ages_may_be_absent(folder):
         load(folder, age_column="Age")
 
 
-def test_sessions_overrule_participants_and_are_repeats(folder):
+def test_sessions_overrule_participants(folder):
     save_scan(folder, "sub-01", "ses-a")
     save_scan(folder, "sub-01", "ses-b")
     shutil.rmtree(folder / "sub-01" / "anat")
     (folder / "sub-01" / "sub-01_sessions.tsv").write_text(
         "session_id\tage\tsite\nses-a\t35\tn/a\nses-b\t36\tsouth\n"
     )
-    dataset = BIDSDataset(folder, size=32)
-    cohort = dataset.load()
+    cohort = load(folder)
     assert [key[:3] for key in cohort.keys[:3]] == [
         ("sub-01", "north", "ses-a"),
         ("sub-01", "south", "ses-b"),
         ("sub-02", "north", ""),
     ]
     assert list(cohort.column("age")[:2]) == [35, 36]
-    assert dataset.repeats() == [(cohort.keys[0], cohort.keys[1])]
 
 
 def test_one_of_several_images_is_chosen_by_name(folder):
@@ -261,18 +259,6 @@ def test_what_is_left_out_must_leave_two_sites(folder):
         (folder / subject / "anat" / f"{subject}_T1w.nii.gz").write_bytes(b"")
     with pytest.raises(HarmbenchError, match=r"one site \(south\)"):
         load(folder, skip_bad=True)
-
-
-def test_scans_left_out_are_no_repeats(folder):
-    for session in ("ses-a", "ses-b", "ses-c"):
-        save_scan(folder, "sub-01", session)
-    shutil.rmtree(folder / "sub-01" / "anat")
-    (folder / "sub-01/ses-b/anat/sub-01_ses-b_T1w.nii.gz").write_bytes(b"")
-    dataset = BIDSDataset(folder, size=32, skip_bad=True)
-    cohort = dataset.load()
-    ((one, two),) = dataset.repeats()
-    assert (one.session_id, two.session_id) == ("ses-a", "ses-c")
-    assert {one, two} <= set(cohort.keys)
 
 
 # ---- tables as they come
@@ -578,7 +564,6 @@ def test_what_is_written_is_read_back(tmp_path):
         back.participants[list(expected)], expected, check_dtype=False, check_exact=False
     )
     assert dataset.info.label == "Six slices"
-    assert len(dataset.repeats()) == 2
 
 
 def test_final_images_on_another_grid_keep_their_scale_and_field_of_view(tmp_path):

@@ -175,7 +175,7 @@ def load_returned(file: Path) -> bool:
 def load_folder(file: Path) -> bool:
     dataset = BIDSDataset(file.parents[0] if file.parent.name == "study" else file.parents[1], 16)
     assert len(dataset.fingerprint) == 64 and dataset.info.label.encode()
-    return is_sound(dataset.load()) and all(len(pair) == 2 for pair in dataset.repeats())
+    return is_sound(dataset.load())
 
 
 def load_table(file: Path) -> bool:

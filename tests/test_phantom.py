@@ -223,11 +223,6 @@ def test_travelling_subjects_are_scanned_everywhere(small):
         assert sorted(rows["site"]) == phantom.sites
         assert rows["age"].nunique() == rows["sex"].nunique() == 1
     assert len(set(cohort.keys)) == len(cohort)
-    pairs = phantom.repeats()
-    assert len(pairs) == 4 * 3
-    assert all(a.participant_id == b.participant_id and a.site != b.site for a, b in pairs)
-    assert {k for pair in pairs for k in pair} <= set(cohort.keys)
-    assert Phantom(**SMALL).repeats() == []
 
 
 def test_fingerprint_names_every_knob():

@@ -24,6 +24,7 @@ from harmbench.cli.options import (
     Preset,
     Quiet,
     ReferenceSite,
+    RepeatWithin,
     Seeds,
     Threads,
 )
@@ -105,6 +106,7 @@ def run(
     reference_site: ReferenceSite = None,
     seeds: Seeds = None,
     data_seed: DataSeed = None,
+    repeat_within: RepeatWithin = None,
     threads: Threads = None,
     device: Device = None,
     jobs: Annotated[
@@ -163,6 +165,7 @@ def run(
         "reference_site": reference_site,
         "seeds": seeds,
         "data_seed": data_seed,
+        "repeat_within": repeat_within,
         "threads": threads,
         "device": device,
         "inception": inception_weights,

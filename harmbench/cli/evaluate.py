@@ -17,6 +17,7 @@ from harmbench.cli.options import (
     Preset,
     Quiet,
     ReferenceSite,
+    RepeatWithin,
     Threads,
 )
 
@@ -59,6 +60,7 @@ def evaluate(
     ] = None,
     reference_site: ReferenceSite = None,
     data_seed: DataSeed = None,
+    repeat_within: RepeatWithin = None,
     threads: Threads = None,
     device: Device = None,
     inception_weights: Annotated[
@@ -92,6 +94,7 @@ def evaluate(
         "controls": controls,
         "reference_site": reference_site,
         "data_seed": data_seed,
+        "repeat_within": repeat_within,
         "threads": threads,
         "device": device,
         "inception": inception_weights,

@@ -42,6 +42,15 @@ Seeds = Annotated[int | None, typer.Option(min=1, help="How many method seeds. D
 DataSeed = Annotated[
     int | None, typer.Option(min=0, help="Another split, and of the phantom another cohort.")
 ]
+RepeatWithin = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Days within which a scan at the reference site stands for the truth of another scan "
+        "of the same person. Default: 180.",
+        metavar="DAYS",
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")]
 Device = Annotated[
     str | None, typer.Option(help="Where to train, such as cpu or cuda. Default: cpu.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from harmbench.data.bids_side_tables import description_files, descriptions, sid
 from harmbench.data.bids_tables import participants_file, scan_rows
 from harmbench.data.covariates import Columns, clean, missing_notes
 from harmbench.data.preprocess import VERSION, Prepared, PreprocessConfig
-from harmbench.data.problems import Problem, ScanName, refuse, shared, some
+from harmbench.data.problems import Problem, refuse, shared, some
 from harmbench.data.survey import Survey, accepted, too_few_sites
 from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
@@ -141,7 +140,6 @@ class BIDSDataset(Dataset):
         self.contains = contains
         self.follow_links = follow_links
         self.notes: list[Note] = []
-        self._left_out: set[ScanName | None] = set()
         self._affines: dict[RowKey, NDArray[np.float64]] = {}
 
     @property
@@ -198,7 +196,6 @@ class BIDSDataset(Dataset):
             refuse(self._index.problems, UNREAD)  # before hours of reading
         survey = self.survey(progress)
         cohort, self.notes = accepted(survey, self.skip_bad)
-        self._left_out = {problem.scan for problem in survey.problems}
         return cohort
 
     def survey(self, progress: Progress | None = None) -> Survey:
@@ -252,27 +249,6 @@ class BIDSDataset(Dataset):
         if not self._affines:
             self.load()
         return np.stack([self._affines[key] for key in keys])
-
-    def repeats(self) -> list[tuple[RowKey, RowKey]]:
-        """Return all pairs of scans of one participant, at one site or at two, slice by slice.
-
-        Those that `load` left out because of their images are left out here once it ran.
-        """
-        by_participant: dict[tuple[str, int], list[RowKey]] = {}
-        rows = [
-            row
-            for row in self._index.table.itertuples()
-            if (row.participant_id, row.session_id) not in self._left_out
-        ]
-        for number in range(self.config.slices):
-            for row in rows:
-                key = RowKey(row.participant_id, row.site, row.session_id, number)
-                by_participant.setdefault((key.participant_id, number), []).append(key)
-        return [
-            pair
-            for _, keys in sorted(by_participant.items())
-            for pair in itertools.combinations(keys, 2)
-        ]
 
     @cached_property
     def _index(self) -> Index:

@@ -19,6 +19,7 @@ from harmbench.data.survey import Survey, Surveyed
 from harmbench.dataset import Dataset, Note, by_kind
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
+from harmbench.visits import REPEAT_WITHIN, late_repeats
 
 THUMBNAILS = 6
 """Images shown of each site."""
@@ -114,7 +115,7 @@ def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None =
             split = make_split(cohort, data_seed)
         except HarmbenchError as error:
             problems.append(Problem(label, str(error)))
-    notes += map(Note, _odd_scans(cohort) + _same_images(cohort))
+    notes += map(Note, _odd_scans(cohort) + _same_images(cohort) + _late_repeats(cohort))
     if split is not None and split.reason:
         notes.append(Note(f"two-fold cross-fitting: {split.reason}"))
     table = cohort.participants
@@ -260,6 +261,18 @@ def _title(row: pd.Series) -> str:
     name = " ".join(filter(None, (str(row["participant_id"]), str(row["session_id"]))))
     about = " ".join(filter(None, (age, sex)))
     return f"{name} ({about})" if about else name
+
+
+def _late_repeats(cohort: Cohort) -> list[str]:
+    """Note people whose scans at several sites lie too far apart to be scans of the same brain."""
+    people, late = late_repeats(cohort.participants)
+    if not late:
+        return []
+    return [
+        f"{late} of {people} people scanned at several sites came back after more than "
+        f"{REPEAT_WITHIN} days (by acq_time, else by age); their second scan is not taken for the "
+        "truth of the first (--repeat-within DAYS)"
+    ]
 
 
 def _heights(dataset: Dataset, cohort: Cohort) -> list[tuple[str, str]]:

@@ -94,7 +94,7 @@ def permuted_ages(cohort: Cohort, rng: np.random.Generator, within: Sequence[str
     table = table.assign(sex=table["sex"].where(table["sex"].notna(), "missing"))
     unit = [*within, "participant_id"]
     own = table.groupby(unit, sort=True)["age"].min().dropna()
-    groups = own.groupby(level=list(within), sort=True)
+    groups = own.groupby(own.index.droplevel("participant_id"), sort=True)
     taken = [rng.permutation(ages.to_numpy()) for _, ages in groups]
     other = pd.Series(np.concatenate(taken) if taken else [], index=own.index, dtype=float)
     index = pd.MultiIndex.from_frame(table[unit])

@@ -23,6 +23,7 @@ from harmbench.blocks import all_finite, blocks, image_bytes, take
 from harmbench.cohort import IDENTIFIERS, Cohort
 from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.stats import REPLICATES, percentile_interval, subject_counts, weighted_mean
+from harmbench.visits import REPEAT_WITHIN, days_apart
 
 Floats = NDArray[np.float64]
 PerScan = Callable[[NDArray, NDArray, NDArray], Floats]
@@ -79,8 +80,10 @@ def masked_ssim(images: NDArray, truth: NDArray, mask: NDArray) -> Floats:
 # The metrics ------------------------------------------------------------------------------------
 
 
-def scans_at_reference(cohort: Cohort, reference_site: str) -> Cohort:
-    """Return each row's scan of the same participant at the reference site.
+def scans_at_reference(
+    cohort: Cohort, reference_site: str, within: float = REPEAT_WITHIN
+) -> Cohort:
+    """Return each row's scan of the same participant at the reference site, soon before or after.
 
     Parameters
     ----------
@@ -88,22 +91,27 @@ def scans_at_reference(cohort: Cohort, reference_site: str) -> Cohort:
         Raw images of one part.
     reference_site : str
         Where the counterpart was scanned; of several visits there the first counts.
+    within : float
+        Days between the two scans at most, see `harmbench.visits.days_apart`.
 
     Returns
     -------
     Cohort
         The same rows; images are NaN where a row has no counterpart.
     """
-    there = {
-        (key.participant_id, key.slice): row
-        for row, key in sorted(enumerate(cohort.keys), key=lambda item: item[1], reverse=True)
-        if key.site == reference_site
-    }
-    partners = {
-        row: there[key.participant_id, key.slice]
+    there: dict[tuple[str, int], list[int]] = {}
+    for row, key in sorted(enumerate(cohort.keys), key=lambda item: item[1]):
+        if key.site == reference_site:
+            there.setdefault((key.participant_id, key.slice), []).append(row)
+    pairs = [
+        (row, partner)
         for row, key in enumerate(cohort.keys)
-        if (key.participant_id, key.slice) in there
-    }
+        for partner in reversed(there.get((key.participant_id, key.slice), []))
+    ]
+    table = cohort.participants
+    ours, theirs = ([pair[i] for pair in pairs] for i in (0, 1))
+    near = days_apart(table.iloc[ours], table.iloc[theirs]) <= within
+    partners = {row: partner for (row, partner), kept in zip(pairs, near, strict=True) if kept}
     if not partners:  # one NaN for all: nothing is to be held
         nothing = np.broadcast_to(np.float32(np.nan), cohort.images.shape)
         return replace(cohort, images=nothing)

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -225,17 +224,6 @@ class Phantom(Dataset):
         """Return every slice in the middle of the axes right, anterior, superior."""
         affine = centered((self.size, self.size), self.spacing_mm)
         return np.broadcast_to(affine, (len(keys), 4, 4)).copy()
-
-    def repeats(self) -> list[tuple[RowKey, RowKey]]:
-        """Return all pairs of scans of one travelling subject."""
-        table = self.table()
-        some = table[table["participant_id"].duplicated(keep=False)]
-        groups = some.groupby("participant_id", sort=True)["site"].apply(sorted)
-        return [
-            (RowKey(person, first, ""), RowKey(person, second, ""))
-            for person, sites in groups.items()
-            for first, second in combinations(sites, 2)
-        ]
 
     def _index(self, key: RowKey) -> int:
         name = key.participant_id
