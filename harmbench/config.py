@@ -228,7 +228,7 @@ FILES = {
 
 
 def default_folder(
-    root: str, config: RunConfig, study: Path | None, flags: Mapping[str, Any]
+    root: str, config: RunConfig, study: Path | None, data_options: Mapping[str, Any]
 ) -> Path:
     """Return the folder of a run that names none: the same for what one folder can hold.
 
@@ -239,23 +239,23 @@ def default_folder(
     config : RunConfig
         The settings.
     study : Path or None
-        The study file; the folder is named after it, or is that of its run.
-    flags : mapping
-        What the command line stated above it.
+        The study file, or the config.json of a run, whose folder it is then.
+    data_options : mapping
+        Those stated.
 
     Returns
     -------
     Path
-        ``root/<data or study>-<preset>``, with a short hash where data options, the data seed or
+        ``root/[<study>-]<data>-<preset>``, with a short hash where data options, the data seed or
         the reference site make it another run.
     """
     if study is not None and study.suffix == ".json":
         return study.parent
-    apart = ("data_options", "data_seed", "reference_site", *(("data",) if study else ()))
-    stated = {name: flags[name] for name in apart if flags.get(name)}
-    name = study.stem if study else data_title(config.data)
-    mark = hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest()
-    return Path(root) / "-".join([name, config.preset, *([mark[:6]] if stated else [])])
+    apart = [dict(data_options), config.data_seed, config.reference_site]
+    mark = hashlib.sha256(json.dumps(apart, sort_keys=True, default=str).encode()).hexdigest()[:6]
+    names = [study.stem] if study else []
+    names += [data_title(config.data), config.preset, *([mark] if any(apart) else [])]
+    return Path(root) / "-".join(names)
 
 
 def _data_spec(data: str, preset: str, options: Mapping[str, Any]) -> PluginSpec:
@@ -348,6 +348,13 @@ def _construct(kind: registry.Kind, name: str, params: Mapping[str, Any]) -> Any
     if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
         for param in params:
             if param not in known:
+                if name in FILES:
+                    flag = {"z": "slice-z"}.get(param, param.replace("_", "-"))
+                    others = ", ".join(other for other in known if other != "path")
+                    raise HarmbenchError(
+                        f"{FILES[name]} has no data option '{param}' (--{flag}): leave it out. "
+                        f"It has: {others}"
+                    )
                 noun = "option of data set" if kind == "dataset" else f"parameter of {kind}"
                 raise unknown(f"{noun} '{name}':", param, known)
     try:

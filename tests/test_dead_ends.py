@@ -1,6 +1,7 @@
 """Where people stumble at the command line: ~, folders, scripts, completion, `check`."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,12 +106,27 @@ def test_a_folder_that_exists_wins(name, tmp_path, monkeypatch):
     assert config.data.params["path"] == str(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("file", "words", "said"),
+    [
+        ("toy.npz", ["--slice-z", "3"], r"an .npz file has no data option 'z' \(--slice-z\)"),
+        ("toy.npz", ["--features", "a"], "an .npz file has no data option 'features'"),
+        ("toy.csv", ["--suffix", "T2w"], "a .csv or .tsv file has no data option 'suffix'"),
+        (".", ["--features", "a"], r"a BIDS folder has no data option 'features' \(--features\)"),
+    ],
+)
+def test_an_option_that_does_not_apply_is_one_sentence(file, words, said, study):
+    result = call("check", study / file, *words)
+    assert isinstance(result.exception, HarmbenchError)
+    assert re.search(said + ".*leave it out. It has: ", str(result.exception))
+
+
 # Default folders --------------------------------------------------------------------------------
 
 
 def folder(study=None, root="results", **settings):
-    stated = {name: value for name, value in settings.items() if value is not None}
-    return default_folder(root, resolve(methods=["blur"], **settings), study, stated)
+    options = settings.get("data_options", {})
+    return default_folder(root, resolve(methods=["blur"], **settings), study, options)
 
 
 def test_the_default_folder_is_named_after_what_is_run(study, tmp_path, monkeypatch):
@@ -230,6 +246,6 @@ def test_check_writes_a_study_file_that_runs(study, tmp_path, monkeypatch):
     result = call("run", "--methods", "blur", "--config", saved, "--dry-run", cwd=tmp_path,
                   monkeypatch=monkeypatch)  # fmt: skip
     assert result.exit_code == 0, result.exception
-    assert "results/study-smoke" in result.output
+    assert "results/study-toy-smoke-" in result.output
     result = call(*words, "--save", saved)
     assert isinstance(result.exception, HarmbenchError) and saved.read_text() == text

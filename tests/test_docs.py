@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +13,11 @@ import typer
 from typer.testing import CliRunner
 
 from harmbench.cli.app import app
+from harmbench.config import RunConfig, build_dataset
+from harmbench.data.bids_write import write_bids
+from harmbench.data.toy import ToyDataset
+from harmbench.runner import _identity
+from harmbench.store import RunFolder
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -75,3 +81,63 @@ def test_short_commands_run_as_printed(
         Path(name).write_text(code)
     result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
     assert result.exit_code == 0, result.output
+
+
+# In the order of a reader -------------------------------------------------------------------------
+
+READING = [
+    "README.md",
+    "tour.md",
+    "data.md",
+    "plugins.md",
+    "methods.md",
+    "external.md",
+    "scaling.md",
+]
+NOT_PLANNED = ("--dask", "config.json")
+"""Runs that need a cluster, or the settings that an earlier command leaves behind."""
+
+
+def test_runs_in_the_order_of_a_reader_never_meet_in_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run begins in its folder as if all runs before it had been made there."""
+    planned = []
+
+    def plan(config: RunConfig, folder: Path) -> str:
+        identity = _identity(config, build_dataset(config))
+        place = RunFolder(folder)
+        place.begin(identity)  # raises where the folder holds another run
+        if not place.config_file.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            place.config_file.write_text(json.dumps({"identity": identity}))
+        planned.append(folder)
+        return ""
+
+    monkeypatch.setattr("harmbench.cli.run._plan", plan)
+    monkeypatch.chdir(tmp_path)
+    write_bids(ToyDataset(24, shape=(32, 32)).load(), Path("my-study"), spacing_mm=4.0, name="x")
+    (tmp_path / "weights" / "NAME").mkdir(parents=True)
+    pages = sorted(PAGES, key=lambda page: READING.index(page.name) if page.name in READING else 9)
+    for page in pages:
+        for name, code in re.findall(r"(\w+\.(?:py|toml))`?:?\n+```(?:sh|python|toml)?\n(.*?)```",
+                                     page.read_text("utf-8"), re.DOTALL):  # fmt: skip
+            Path(name).write_text(code)
+        for code in re.findall(r"```(?:python|toml)\n(# \w+\.\w+\n.*?)```",
+                               page.read_text("utf-8"), re.DOTALL):  # fmt: skip
+            Path(code.split()[1]).write_text(code)
+        if page.name == "README.md":
+            (code,) = re.findall(
+                r"```python\n(from harmbench.*?)```", page.read_text("utf-8"), re.DOTALL
+            )
+            Path("mine.py").write_text(code)
+            Path("study.toml").write_text('preset = "smoke"\nmethods = ["combat"]\n')
+        for line in commands(page):
+            if line.split()[1] != "run" or any(word in line for word in NOT_PLANNED):
+                continue
+            words = shlex.split(line.replace("NAME", "combat"), comments=True)[1:]
+            Path("weights/combat").mkdir(exist_ok=True)
+            result = CliRunner().invoke(app, [*words, "--dry-run"])
+            assert result.exit_code == 0, (page.name, line, result.exception)
+    assert len(planned) > 15
+    assert Path("results/phantom-standard") in planned

@@ -75,7 +75,7 @@ def run(
         Path | None,
         typer.Option(
             help="Folder for the results; an earlier run of the same data in it is extended. "
-            "Default: results/<data or study file>-<preset>, with a mark for other data options.",
+            "Default: results/<study>-<data>-<preset>, with a mark for data options.",
             metavar="FOLDER",
         ),
     ] = None,

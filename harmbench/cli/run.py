@@ -58,7 +58,6 @@ def run_and_report(
     import reports
 
     settings = read_study(study) if study else {}
-    stated = {name: value for name, value in flags.items() if value}
     options = {**settings.pop("data_options", {}), **(flags.pop("data_options", None) or {})}
     settings |= {name: value for name, value in flags.items() if value is not None}
     if not settings.get("methods") and not settings.get("controls"):
@@ -68,7 +67,7 @@ def run_and_report(
     if jobs is not None or dask is not None:
         settings.setdefault("threads", 1)
     config = resolve(**settings, data_options=options)
-    folder = out or default_folder("results", config, study, stated)
+    folder = out or default_folder("results", config, study, options)
     if dry_run:
         typer.echo(_plan(config, folder))
         return 0

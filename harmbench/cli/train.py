@@ -39,7 +39,6 @@ def train_and_tell(
         0; 130 after Ctrl-C.
     """
     settings = read_study(study) if study else {}
-    stated = {name: value for name, value in flags.items() if value}
     settings = {name: value for name, value in settings.items() if name in READ}
     options = {**settings.pop("data_options", {}), **(flags.pop("data_options", None) or {})}
     seed, devices = flags.pop("seed"), flags.pop("devices")
@@ -49,7 +48,7 @@ def train_and_tell(
     if not settings.get("methods"):
         raise HarmbenchError("nothing to train: give --methods NAME... (see `harmbench methods`)")
     config = resolve(**settings, data_options=options, controls=("none",))
-    folder = out or default_folder("weights", config, study, stated)
+    folder = out or default_folder("weights", config, study, options)
     seeds = range(config.seeds) if seed is None else [seed]
     try:
         with make_progress(quiet or not is_first()) as progress, _terminations():
