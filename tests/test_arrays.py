@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from harmbench.data.arrays import ArrayDataset, save_npz
+from harmbench.data.toy import ToyDataset
 from harmbench.errors import HarmbenchError
 
 
@@ -139,3 +140,38 @@ def test_missing_arrays_and_files_are_named(tmp_path):
     (tmp_path / "data.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(HarmbenchError, match="not a NumPy archive"):
         ArrayDataset(tmp_path / "data.npz").load()
+
+
+def test_all_problems_are_said_at_once_or_left_out(tmp_path):
+    cohort = ToyDataset(30).load()
+    file = tmp_path / "bad.npz"
+    save_npz(cohort, file)
+    with np.load(file) as held:
+        arrays = dict(held)
+    arrays["age"] = arrays["age"].astype(str)
+    arrays["age"][3] = "old"
+    arrays["sex"][4] = "x"
+    arrays["images"] = arrays["images"].copy()
+    arrays["images"][5] = np.inf
+    np.savez(file, **arrays)
+    with pytest.raises(HarmbenchError, match="3 problems") as refused:
+        ArrayDataset(file).load()
+    for words in ("age 'old'", "sex 'x'", "image 5: "):
+        assert words in str(refused.value)
+    dataset = ArrayDataset(file, skip_bad=True)
+    kept = dataset.load()
+    assert len(kept) == 27
+    np.testing.assert_array_equal(kept.images, cohort.images[[*range(3), *range(6, 30)]])
+    aside = [note.text for note in dataset.notes if note.kind == "set_aside"]
+    assert len([text for text in aside if "bad.npz" in text or "row" in text]) == 3
+    assert dataset.fingerprint != ArrayDataset(file).fingerprint
+
+
+def test_what_is_left_out_must_leave_two_sites(tmp_path):
+    cohort = ToyDataset(12, sites=2).load()
+    images = cohort.images.copy()
+    images[cohort.column("site") == "site-a"] = np.nan
+    file = tmp_path / "one.npz"
+    save_npz(cohort.with_images(images), file)
+    with pytest.raises(HarmbenchError, match=r"one site \(site-b\)"):
+        ArrayDataset(file, skip_bad=True).load()

@@ -218,6 +218,18 @@ def test_the_shell_completes_values(words, offered):
     assert offered in completed(*words)
 
 
+@pytest.mark.parametrize(("ending", "separator"), [("tsv", "\t"), ("csv", ",")])
+def test_the_shell_completes_the_sites_of_the_data(ending, separator, tmp_path):
+    file = tmp_path / f"participants.{ending}"
+    rows = ["participant_id centre", "sub-1 Oslo", "sub-2 Ostrava", "sub-3 Bonn"]
+    file.write_text("\n".join(row.replace(" ", separator) for row in rows))
+    data = tmp_path if ending == "tsv" else file
+    words = ["run", "--data", str(data), "--site-column", "centre", "--reference-site", "Os"]
+    offered = completed(*words)
+    assert "Oslo" in offered and "Ostrava" in offered and "Bonn" not in offered
+    assert "Oslo" not in completed("run", "--data", "nowhere", "--reference-site", "Os")
+
+
 def test_the_values_offered_are_those_known():
     from harmbench.config import PRESETS, PROTOCOLS
 

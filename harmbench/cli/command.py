@@ -6,6 +6,8 @@ Typer and Click know options with a fixed number of values only; ``--methods a b
 
 from __future__ import annotations
 
+import csv
+import itertools
 import os
 from collections.abc import Callable, Collection
 from functools import partial
@@ -77,6 +79,22 @@ def _plugins(kind: registry.Kind, *more: str) -> Callable[[], list[str]]:
     return lambda: [*more, *registry.names(kind)]
 
 
+def _sites() -> list[str]:
+    """Return the sites in the table of the data that are typed; none where it cannot be read."""
+    words = os.environ.get("_TYPER_COMPLETE_ARGS", "").split()
+    typed = dict(itertools.pairwise(words))
+    data = Path(typed.get("--data", "")).expanduser()
+    table = data / "participants.tsv" if data.is_dir() else data
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, delimiter="," if table.suffix == ".csv" else "\t")
+            return sorted(
+                {row.get(typed.get("--site-column", "site")) or "" for row in rows} - {""}
+            )
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
 VALUES: dict[str, Callable[[], list[str]]] = {
     "methods": _plugins("method"),
     "method": _plugins("method"),
@@ -85,6 +103,8 @@ VALUES: dict[str, Callable[[], list[str]]] = {
     "data": _plugins("dataset"),
     "preset": lambda: ["smoke", "standard", "paper"],
     "protocol": lambda: ["five", "core", "full"],
+    "reference_site": _sites,
+    "target": _sites,
     "age_unit": lambda: ["years", "months", "weeks", "days"],
 }
 """What the shell offers as the value of an option, by the option's name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from harmbench.blocks import blocks, image_bytes, pieces, release
 from harmbench.cohort import Cohort
 from harmbench.data.archive import read_npz
 from harmbench.data.covariates import Columns, clean
-from harmbench.data.participants import single_site
 from harmbench.data.preprocess import (
     VERSION,
     Prepared,
@@ -27,8 +26,9 @@ from harmbench.data.preprocess import (
     scale,
     threshold_of,
 )
-from harmbench.data.problems import refuse
+from harmbench.data.problems import Problem
 from harmbench.data.spellings import identifiers
+from harmbench.data.survey import Survey, accepted, too_few_sites
 from harmbench.data.table_files import without_missing
 from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
@@ -71,6 +71,8 @@ class ArrayDataset(Dataset):
         What numbers in the array of the sex stand for, such as ``"1=M,2=F"``.
     age_unit : {"", "years", "months", "weeks", "days"}
         Unit of the ages; ``""`` for what the array's name says, or else years.
+    skip_bad : bool
+        Whether scans with problems are left out, with notes, instead of refused.
 
     Raises
     ------
@@ -86,9 +88,11 @@ class ArrayDataset(Dataset):
         sex_column: str = "sex",
         sex_codes: str = "",
         age_unit: str = "",
+        skip_bad: bool = False,
     ) -> None:
         self.path = Path(path)
         self.columns = Columns(site_column, age_column, sex_column, sex_codes, age_unit)
+        self.skip_bad = skip_bad
 
     @property
     def info(self) -> DatasetInfo:
@@ -102,36 +106,56 @@ class ArrayDataset(Dataset):
             raise HarmbenchError(f"there is no file {self.path}")
         with self.path.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
-        read = f"{TABLE_VERSION} {asdict(self.columns)}"
+        read = f"{TABLE_VERSION} {asdict(self.columns)} {self.skip_bad}"
         said = f"{VERSION} {PreprocessConfig().percentile} {read} {content}"
         return hashlib.sha256(said.encode()).hexdigest()
 
     def load(self, progress: Progress | None = None) -> Cohort:
         """Read the archive; rows keep its order."""
-        arrays = _read(self.path, self.columns)
-        try:
-            cohort, notes = cohort_from(arrays, self.columns)
-        except HarmbenchError as error:
-            raise HarmbenchError(f"{self.path}: {error}") from error
-        aside = sorted(set(arrays) - set(cohort.participants) - {"images", "mask", PREPROCESSED})
-        self.notes = [Note(f"arrays of {self.path.name}: {', '.join(sorted(arrays))}", "read")]
-        said = "array '{}': it does not hold one number or text for each image"
-        self.notes += notes
-        self.notes += [Note(said.format(name), "set_aside") for name in aside]
+        cohort, self.notes = accepted(self.survey(progress), self.skip_bad)
         return cohort
 
+    def survey(self, progress: Progress | None = None) -> Survey:
+        """Read everything that can be read, and gather all that is wrong."""
+        try:
+            arrays = _read(self.path, self.columns)
+            found = survey_of(arrays, self.columns, self.path.name)
+        except HarmbenchError as error:
+            said = str(error).removeprefix(f"{self.path}: ")
+            return Survey(None, [], [Problem(str(self.path), said)], [])
+        held = {
+            "images",
+            "mask",
+            PREPROCESSED,
+            *(found.cohort.participants if found.cohort else ()),
+        }
+        aside = sorted(set(arrays) - held) if found.cohort else []
+        said = "array '{}': it does not hold one number or text for each image"
+        read = Note(f"arrays of {self.path.name}: {', '.join(sorted(arrays))}", "read")
+        notes = [read, *found.notes, *(Note(said.format(name), "set_aside") for name in aside)]
+        return found._replace(notes=notes)
 
-def cohort_from(arrays: Mapping[str, NDArray], columns: Columns) -> tuple[Cohort, list[Note]]:
-    """Make a cohort of named arrays, laid out as `ArrayDataset` describes, and say how it was read.
+
+def survey_of(arrays: Mapping[str, NDArray], columns: Columns, place: str) -> Survey:
+    """Make a cohort of named arrays, laid out as `ArrayDataset` describes, and say what is wrong.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+    columns : Columns
+        Names of the site, age and sex.
+    place : str
+        Name of the archive.
 
     Raises
     ------
     HarmbenchError
-        For missing arrays, lengths that differ, images that are not finite or constant, bad ages
-        and sexes, rows that name the same scan, one site only.
+        For what concerns the archive as a whole: missing arrays, lengths that differ, rows that
+        name the same scan.
     """
     images = _checked_images(arrays)
-    table, notes = _table(arrays, len(images), columns)
+    table, problems, notes = _table(arrays, len(images), columns)
+    scans = list(zip(table["participant_id"], table["session_id"], strict=True))
     mask = arrays.get("mask")
     if mask is not None and mask.shape != images.shape:
         raise HarmbenchError(f"mask has shape {mask.shape}, images {images.shape}")
@@ -148,25 +172,32 @@ def cohort_from(arrays: Mapping[str, NDArray], columns: Columns) -> tuple[Cohort
     for rows in blocks(len(images), image_bytes(images)):
         for row in range(len(images))[rows]:
             own = None if mask is None else mask[row].astype(bool)
-            one = _prepare(row, images[row], own, final)
+            try:
+                one = _prepare(images[row], own, final)
+            except HarmbenchError as error:
+                problems.append(Problem(f"{place}, image {row}", str(error), scans[row]))
+                continue
             if not final:
                 ready[row] = one.image
             if given is None:
                 front[row] = one.mask
         for array in (images, front):
             release(array)
-    return Cohort(images=ready, participants=table, mask=front), notes
+    bad = {problem.scan for problem in problems}
+    good = np.array([scan not in bad for scan in scans])
+    whole = [problem for problem in problems if problem.scan is None]
+    if not whole and good.any():
+        problems += too_few_sites(place, table[good], problems)
+    if not good.any() or table["site"][good].isna().any():
+        return Survey(None, [], problems or [Problem(place, "nothing is left to use")], notes)
+    cohort = Cohort(images=ready, participants=table, mask=front)
+    return Survey(cohort if good.all() else cohort.subset(good), [], problems, notes)
 
 
-def _prepare(
-    row: int, image: NDArray[np.float32], mask: NDArray[np.bool_] | None, final: bool
-) -> Prepared:
-    try:
-        check_values(image, final)
-        front = foreground(image, threshold_of(image)) if mask is None else mask
-        scaled = image if final else scale(image, front, PreprocessConfig().percentile)
-    except HarmbenchError as error:
-        raise HarmbenchError(f"image {row}: {error}") from error
+def _prepare(image: NDArray[np.float32], mask: NDArray[np.bool_] | None, final: bool) -> Prepared:
+    check_values(image, final)
+    front = foreground(image, threshold_of(image)) if mask is None else mask
+    scaled = image if final else scale(image, front, PreprocessConfig().percentile)
     return Prepared(scaled, front)
 
 
@@ -230,7 +261,7 @@ def _checked_images(arrays: Mapping[str, NDArray]) -> NDArray[np.float32]:
 
 def _table(
     arrays: Mapping[str, NDArray], n: int, columns: Columns
-) -> tuple[pd.DataFrame, list[Note]]:
+) -> tuple[pd.DataFrame, list[Problem], list[Note]]:
     stated = {*REQUIRED, "session_id", "slice", columns.site, columns.age, columns.sex}
     for name in stated & set(arrays):
         if arrays[name].shape[:1] != (n,) or (name != "images" and arrays[name].ndim != 1):
@@ -253,10 +284,7 @@ def _table(
     number = _whole(table["slice"]) if "slice" in table else 0
     sources = [dict.fromkeys(table, f"row {row}") for row in range(n)]
     known = clean(_text(table, columns), sources, columns, (), "the archive")
-    refuse([replace(problem, scan=None) for problem in known.problems])
     table = table.assign(slice=number, **known.table[["site", "age", "sex"]])
-    if sentence := single_site(table["site"]):
-        raise HarmbenchError(sentence)
     twice = table.duplicated(["participant_id", "site", "session_id", "slice"])
     if twice.any():
         row = int(twice.argmax())
@@ -264,7 +292,7 @@ def _table(
             f"row {row} ({table['participant_id'][row]}) names the same scan as a row before it; "
             "tell them apart by session_id or slice"
         )
-    return table, [*map(Note, said), *known.notes]
+    return table, list(known.problems), [*map(Note, said), *known.notes]
 
 
 def _whole(numbers: pd.Series) -> pd.Series:
