@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -392,6 +393,8 @@ def _fabric(device: str, precision: Any) -> Any:
     # Imported here because it costs seconds that reading a table should not.
     from lightning_fabric import Fabric
 
+    # It prints the precision for every training, even where silence was asked for.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     kind, _, index = device.partition(":")
     return Fabric(accelerator=kind, devices=[int(index)] if index else 1, precision=precision)
 
