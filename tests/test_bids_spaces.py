@@ -128,3 +128,14 @@ def test_mixed_spaces_are_said_with_the_remedy(study):
 def test_the_sheet_lists_the_heights_of_the_slices(study):
     output = CliRunner().invoke(app, ["check", str(study), "--quiet"]).output
     assert "Slice heights (mm)" in output and "a 0 ± 0" in output
+
+
+def test_volumes_of_one_site_on_different_grids_are_noted(study):
+    for i in range(12):
+        shape = (40, 44, 30) if i < 3 else (36, 40, 28)
+        data = np.random.default_rng(i).random(shape, dtype=np.float32) + 1
+        data[:8] = data[-8:] = 0
+        save_bids_scan(study, f"sub-{i:02d}", data=data)
+    output = " ".join(CliRunner().invoke(app, ["check", str(study), "--quiet"]).output.split())
+    assert "site a holds volumes on different grids (3 of 40 x 44 x 30 voxels" in output
+    assert "site b holds volumes" not in output

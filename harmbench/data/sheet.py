@@ -23,6 +23,8 @@ from harmbench.visits import REPEAT_WITHIN, late_repeats
 
 THUMBNAILS = 6
 """Images shown of each site."""
+MIXED = 0.1
+"""Share of a site's volumes from which a grid of their own is noted."""
 ODD_DEVIATIONS = 6.0
 """Robust standard deviations from which a scan is unlike the others."""
 
@@ -115,7 +117,8 @@ def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None =
             split = make_split(cohort, data_seed)
         except HarmbenchError as error:
             problems.append(Problem(label, str(error)))
-    notes += map(Note, _odd_scans(cohort) + _same_images(cohort) + _late_repeats(cohort))
+    said = _odd_scans(cohort) + _same_images(cohort) + _late_repeats(cohort)
+    notes += map(Note, said + _mixed_grids(found.facts, cohort.participants))
     if split is not None and split.reason:
         notes.append(Note(f"two-fold cross-fitting: {split.reason}"))
     table = cohort.participants
@@ -261,6 +264,26 @@ def _title(row: pd.Series) -> str:
     name = " ".join(filter(None, (str(row["participant_id"]), str(row["session_id"]))))
     about = " ".join(filter(None, (age, sex)))
     return f"{name} ({about})" if about else name
+
+
+def _mixed_grids(facts: list[tuple[ScanName, ImageFacts]], table: pd.DataFrame) -> list[str]:
+    """Note sites whose volumes lie on different grids, as native and registered images do."""
+    homes = {(row.participant_id, row.session_id): row.site for row in table.itertuples()}
+    grids: dict[str, Counter[str]] = {}
+    for name, fact in facts:
+        if name in homes and fact.shape.count("x") == 2:
+            text = f"{fact.shape} voxels of {fact.spacing} mm"
+            grids.setdefault(str(homes[name]), Counter())[text] += 1
+    notes = []
+    for site, counts in sorted(grids.items()):
+        often = [(n, text) for text, n in counts.most_common() if n >= MIXED * counts.total()]
+        if len(often) > 1:
+            listed = some((f"{n} of {text}" for n, text in often), 3)
+            notes.append(
+                f"site {site} holds volumes on different grids ({listed}): look whether some of "
+                "them are registered to a template and others not"
+            )
+    return notes
 
 
 def _late_repeats(cohort: Cohort) -> list[str]:
