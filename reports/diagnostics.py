@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LARGEST = 4.5
+"""Side in inches of a confusion matrix of many sites."""
+MOST_LABELS = 20
+"""Sites that its axes name; of more every second, third, ... one."""
+
 # -- site confusion -----------------------------------------------------------------------------
 
 
@@ -43,7 +48,7 @@ def confusions(results: Results) -> list[Drawn]:
         raise NoFigure("no site classifier was trained (metric site_bacc)")
     drawn = []
     for i, part in enumerate(chunks(found)):
-        size = max(2.0, 0.22 * len(part[0][2]) + 0.9)
+        size = min(max(2.0, 0.22 * len(part[0][2]) + 0.9), LARGEST)
         longest = min(max(len(str(site)) for site in part[0][2]), 12)
         # Names of rows and the bar take a fifth of the width from the squares.
         figure, axes = panels(len(part), 4, (size, 0.8 * size + 0.3 + 0.075 * longest))
@@ -64,8 +69,10 @@ def _confusion(panel: Axes, row: Row, matrix: NDArray, sites: NDArray, names: bo
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-12)
     picture = panel.imshow(shares, vmin=0, vmax=1, cmap="cividis")
     labels = [short(str(site), 12) for site in sites]
-    panel.set_xticks(range(len(sites)), labels, rotation=90)
-    panel.set_yticks(range(len(sites)), labels if names else [""] * len(sites))
+    every = slice(None, None, -(-len(sites) // MOST_LABELS))
+    at, labels = range(len(sites))[every], labels[every]
+    panel.set_xticks(at, labels, rotation=90)
+    panel.set_yticks(at, labels if names else [""] * len(labels))
     panel.set_title(short(row.marked), loc="left")
     if names:
         panel.set_ylabel("true site")
