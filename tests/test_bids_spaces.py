@@ -139,3 +139,13 @@ def test_volumes_of_one_site_on_different_grids_are_noted(study):
     output = " ".join(CliRunner().invoke(app, ["check", str(study), "--quiet"]).output.split())
     assert "site a holds volumes on different grids (3 of 40 x 44 x 30 voxels" in output
     assert "site b holds volumes" not in output
+
+
+def test_sites_cut_at_different_heights_are_noted(study):
+    for i in range(12):
+        affine = np.diag([4.0, 4.0, 4.0, 1.0])
+        affine[2, 3] = 20.0 * (i >= 6)
+        save_bids_scan(study, f"sub-{i:02d}", affine=affine)
+    output = " ".join(CliRunner().invoke(app, ["check", str(study), "--quiet"]).output.split())
+    assert "lie at different heights of their headers (mm: a 0 ± 0, b 20 ± 0)" in output
+    assert "give --slice-z" in output

@@ -23,6 +23,8 @@ from harmbench.visits import REPEAT_WITHIN, late_repeats
 
 THUMBNAILS = 6
 """Images shown of each site."""
+HEIGHTS_APART = 5.0
+"""Millimeters from which the mean heights of two sites' slices are noted."""
 MIXED = 0.1
 """Share of a site's volumes from which a grid of their own is noted."""
 ODD_DEVIATIONS = 6.0
@@ -118,7 +120,8 @@ def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None =
         except HarmbenchError as error:
             problems.append(Problem(label, str(error)))
     said = _odd_scans(cohort) + _same_images(cohort) + _late_repeats(cohort)
-    notes += map(Note, said + _mixed_grids(found.facts, cohort.participants))
+    heights, apart = _heights(dataset, cohort)
+    notes += map(Note, apart + said + _mixed_grids(found.facts, cohort.participants))
     if split is not None and split.reason:
         notes.append(Note(f"two-fold cross-fitting: {split.reason}"))
     table = cohort.participants
@@ -127,7 +130,7 @@ def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None =
         label,
         problems,
         *by_kind(notes),
-        facts=_facts(cohort, split) + _heights(dataset, cohort),
+        facts=_facts(cohort, split) + heights,
         sites=site_table(table),
         images=images.groupby("site").agg(["mean", "std"]),
         files=_file_table(found.facts, table),
@@ -298,20 +301,31 @@ def _late_repeats(cohort: Cohort) -> list[str]:
     ]
 
 
-def _heights(dataset: Dataset, cohort: Cohort) -> list[tuple[str, str]]:
-    """Return at which heights the middle slices lie, site by site, in the headers' coordinates."""
-    if cohort.space != "slice":
-        return []
-    affines = dataset.geometry(cohort.keys)
+def _heights(dataset: Dataset, cohort: Cohort) -> tuple[list[tuple[str, str]], list[str]]:
+    """Say at which heights the middle slices lie, site by site, in the headers' coordinates.
+
+    Returns
+    -------
+    facts, notes
+        A note where sites differ, which is no fault where each scanner has its own coordinates.
+    """
+    affines = dataset.geometry(cohort.keys) if cohort.space == "slice" else None
     if affines is None:
-        return []
+        return [], []
     middle = [(side - 1) / 2 for side in cohort.shape]
     heights = affines[:, 2, :2] @ middle + affines[:, 2, 3]
     table = cohort.participants
     shown = table["slice"] == table["slice"].max() // 2
     by_site = pd.Series(heights)[shown.to_numpy()].groupby(table["site"][shown].to_numpy())
-    said = [f"{site} {z.mean():.0f} ± {z.std(ddof=0):.0f}" for site, z in by_site]
-    return [("Slice heights (mm)", some(said, 8))]
+    said = some([f"{site} {z.mean():.0f} ± {z.std(ddof=0):.0f}" for site, z in by_site], 8)
+    means = by_site.mean()
+    notes = []
+    if means.max() - means.min() > HEIGHTS_APART:
+        notes.append(
+            f"slices of different sites lie at different heights of their headers (mm: {said}); "
+            "where all volumes lie in one space, give --slice-z"
+        )
+    return [("Slice heights (mm)", said)], notes
 
 
 def _odd_scans(cohort: Cohort) -> list[str]:
