@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from scipy.stats import linregress
 
-from harmbench.protocol.slopes import slope_through_origin, weighted_slope
+from harmbench.protocol.slopes import weighted_slope
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(50, 10, 60)
@@ -33,13 +32,3 @@ def test_weights_are_repetitions_and_groups_have_their_own_intercepts() -> None:
 def test_without_spread_there_is_no_slope() -> None:
     constant = np.where(GROUPS == "a", 1.0, 2.0)
     assert np.isnan(weighted_slope(constant, Y, WEIGHTS, GROUPS)).all()
-    assert np.isnan(slope_through_origin(np.zeros((2, 60)), np.ones((2, 3, 60)), WEIGHTS)).all()
-
-
-def test_through_the_origin_pools_the_draws() -> None:
-    x = RNG.normal(0, 10, (4, 60))
-    y = 0.7 * x[:, None] + RNG.normal(0, 1, (4, 3, 60))
-    found = slope_through_origin(x, y, np.ones((1, 60)))[0]
-    for seed in range(3):
-        expected = np.linalg.lstsq(x.reshape(-1, 1), y[:, seed].ravel(), rcond=None)[0][0]
-        assert found[seed] == pytest.approx(expected)

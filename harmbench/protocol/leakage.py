@@ -2,7 +2,7 @@
 
 Test images are harmonized once under the true covariates and again under placebos, both age and sex
 at once (see `harmbench.protocol.placebo`); the cell's own probes, trained under the truth, read
-both. A method that is not given age leaks exactly 0 by construction, which says nothing of how much
+both. A method that is given neither leaks exactly 0 by construction, which says nothing of how much
 biology it keeps: read `harmbench.protocol.pull` beside it.
 
 ComBat leaks almost nothing in this sense: of the covariate's effect, which it takes out and puts
@@ -26,14 +26,14 @@ from harmbench.protocol.slopes import (
     Replicated,
     averaged,
     calibration,
-    slope_through_origin,
     unread,
+    weighted_slope,
 )
 from harmbench.stats import percentile_interval, weighted_mean
 
 AGES = (placebo.BOTH,)
-"""Draws of ages. One is enough: with five the interval of `ddae`'s leak is 0.019 wide, with one
-0.023, since the subjects and the probe seeds make most of it."""
+"""Draws of ages. One is enough: the subjects and the probe seeds make most of the interval, see
+docs/statistics.md."""
 NO_CHANGE = "the ages of the test part cannot be permuted: no site has two known ages that differ"
 ON_OWN_IMAGES = "calibrated on harmonized images: a leak of k reads k / (1 + k)"
 BLIND = (
@@ -124,12 +124,14 @@ def leak_by_site(
     read: Floats,
     age: Floats,
     rows: NDArray[np.bool_],
+    sex: NDArray,
     resampler: Resampler,
 ) -> Leak:
     """Return the calibrated slope of the change of the apparent age on the lie, at each site.
 
-    The slope goes through the origin: where nothing is changed nothing can follow. Each site's lies
-    add up to 0 in every draw, so on the whole sample an intercept would change nothing. The mean
+    Each sex has an intercept of its own, which takes up what the flipped sex does to the apparent
+    age. On the whole sample it changes nothing, since the lies of each site and sex add up to 0; in
+    resamples, whose lies do not, it keeps the effect of the sex out of the interval. The mean
     over the seeds is taken of slope and calibration before the one is divided by the other, since
     one seed that reads little age would blow up a mean of ratios.
 
@@ -145,6 +147,8 @@ def leak_by_site(
         True age, years.
     rows : ndarray of bool, shape (n,)
         Scans of known age.
+    sex : ndarray of str, shape (n,)
+        True sex.
     resampler : Resampler
         Of the whole test set.
     """
@@ -153,11 +157,13 @@ def leak_by_site(
     if len(sites) == 0:
         return Leak(sites, Replicated(np.zeros(0), np.zeros((0, 0))), NO_CHANGE)
     values, replicates = [], []
+    draws = len(lie)
     for site in sites:
         own = rows & (resampler.sites == site)
-        moved = (lie[:, own], change[:, :, own])
-        one = slope_through_origin(*moved, np.ones((1, int(own.sum()))))
-        many = slope_through_origin(*moved, resampler.rows[:, own])
+        x, y = lie[:, own].ravel(), np.concatenate(change[:, :, own], axis=1)
+        groups = np.tile(sex[own], draws)
+        one = weighted_slope(x, y, np.ones((1, len(x))), groups)
+        many = weighted_slope(x, y, np.tile(resampler.rows[:, own], draws), groups)
         slope = averaged(one, many, resampler)
         values.append(slope.value)
         replicates.append(slope.replicates)
@@ -183,14 +189,16 @@ def _age_leak(inputs: MetricInputs, rng: np.random.Generator, absolute: bool) ->
     change = readings["predicted"] - honest
     lie = readings["placebo"] - age
     resampler = Resampler(test, len(honest), rng)
-    leak = leak_by_site(change, lie, np.asarray(read, np.float64), age, rows, resampler)
+    sex = test.column("sex").astype(str)
+    leak = leak_by_site(change, lie, np.asarray(read, np.float64), age, rows, sex, resampler)
     if leak.reason:
         return MetricResult.skipped(leak.reason)
     values, replicates = leak.by_site
     if absolute:
         values, replicates = np.abs(values), np.abs(replicates)
     counts = [_subjects(resampler, rows & (resampler.sites == site)) for site in leak.sites]
-    overall = replicates.mean(1)
+    # In a resample a small site may have no two ages that differ.
+    overall = np.ma.masked_invalid(replicates).mean(1).filled(np.nan)
     notes = [reservation(inputs.arrays("probe.age")), "" if has_truth else ON_OWN_IMAGES]
     return MetricResult(
         Estimate(

@@ -67,25 +67,6 @@ def weighted_slope(x: Floats, y: Floats, weights: Floats, groups: NDArray | None
     return products / np.where(spread > tiny, spread, np.nan)[:, None]
 
 
-def slope_through_origin(x: Floats, y: Floats, weights: Floats) -> Floats:
-    """Return slopes through the origin of several draws of pairs of every row.
-
-    Parameters
-    ----------
-    x : ndarray, shape (draws, n)
-    y : ndarray, shape (draws, s, n)
-    weights : ndarray, shape (b, n)
-
-    Returns
-    -------
-    ndarray, shape (b, s)
-        NaN where x is 0.
-    """
-    spread = weights @ (x**2).sum(0)
-    products = weights @ (x[:, None] * y).sum(0).T
-    return products / np.where(spread > 0, spread, np.nan)[:, None]
-
-
 def averaged(one: Floats, many: Floats, resampler: Resampler) -> Replicated:
     """Average a statistic (1, s) and its replicates (b, s) over the probe seeds."""
     return Replicated(one.mean(1)[0], over_seeds(many, resampler.seeds))
