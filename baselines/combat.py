@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from baselines.combat_blocks import joined, shrunk
 from baselines.covariates import CovariateCoding, as_numbers, learn_coding
 from baselines.sites import reference_rows, require_known, require_reference
-from harmbench.blocks import all_finite, blocks, release
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.errors import HarmbenchError
-from harmbench.method import ApplyContext, FitContext, Harmonizer, MethodInfo
-from harmbench.weights import load_model, save_model
+from harmbench.files.blocks import all_finite, blocks, release
+from harmbench.files.models import load_model, save_model
 
 APPLIED = ("B_hat", "stand_mean", "var_pooled", "gamma_star", "delta_star")
 """The learned arrays that neuroHarmonize's apply step reads."""

@@ -11,11 +11,11 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 
 from baselines.sites import reference_rows, require_known, require_reference
-from harmbench.cohort import Cohort, RowKey, Space
+from harmbench.contracts.cohort import Cohort, RowKey, Space
+from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.errors import HarmbenchError, unknown
-from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
+from harmbench.files.models import load_model, save_model
 from harmbench.seeding import seed_from
-from harmbench.weights import load_model, save_model
 
 NOTHING: frozenset[str] = frozenset()
 EVERY_SPACE: frozenset[Space] = frozenset({"slice", "volume", "table"})

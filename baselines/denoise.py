@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.combat import Combat
-from harmbench.cohort import Cohort
-from harmbench.method import ApplyContext, FitContext, Harmonizer, MethodInfo
-from harmbench.weights import load_model, save_model
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import ApplyContext, FitContext, Harmonizer, MethodInfo
+from harmbench.files.models import load_model, save_model
 
 
 class DenoisedCombat(Harmonizer):

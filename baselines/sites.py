@@ -7,9 +7,9 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import OWN_SITE
 from harmbench.errors import HarmbenchError, unknown
-from harmbench.method import OWN_SITE
 
 
 def reference_rows(cohort: Cohort, reference_site: str) -> NDArray[np.intp]:

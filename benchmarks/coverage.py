@@ -16,8 +16,8 @@ from statistics import NormalDist
 import numpy as np
 
 from harmbench import stats
-from harmbench.protocol.feature_sets import FeatureSet
-from harmbench.protocol.frechet import _frechet
+from harmbench.protocol.features.sets import FeatureSet
+from harmbench.protocol.quality.frechet import _frechet
 
 B = 400
 PHI = NormalDist()

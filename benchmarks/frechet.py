@@ -12,7 +12,7 @@ import time
 import numpy as np
 from pytorch_fid.fid_score import calculate_frechet_distance
 
-from harmbench.protocol.frechet import frechet_distance
+from harmbench.protocol.quality.frechet import frechet_distance
 
 
 def moments(x):

@@ -27,11 +27,11 @@ from torch.utils.flop_counter import flop_registry
 from baselines.cvae.method import CVAE
 from baselines.style_gan.method import StyleGAN
 from ddae.method import DDAE
-from harmbench.cohort import Cohort
-from harmbench.method import ApplyContext, FitContext
-from harmbench.product import ProductContext
-from harmbench.protocol.features import extract
-from harmbench.protocol.probe_net import ProbeConfig, ProbeData, train_probe
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import ApplyContext, FitContext
+from harmbench.contracts.product import ProductContext
+from harmbench.protocol.features.products import extract
+from harmbench.protocol.probes.network import ProbeConfig, ProbeData, train_probe
 
 SIDE = 1024
 """Of the matrices that set the scale."""

@@ -11,10 +11,10 @@ import time
 import numpy as np
 import pandas as pd
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
-from harmbench.product import ProductContext
-from harmbench.protocol.probes import PRODUCTS
+from harmbench.contracts.product import ProductContext
+from harmbench.protocol.probes.training import PRODUCTS
 
 N, SITES, SEEDS = 420, 7, (0, 1, 2)
 

@@ -18,11 +18,11 @@ import seaborn as sns
 import torch
 
 from ddae.method import DDAE
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import ApplyContext
 from harmbench.data.phantom import Phantom
 from harmbench.data.splits import make_split
-from harmbench.method import ApplyContext
-from harmbench.protocol.truth import masked_mae
+from harmbench.protocol.truth.errors import masked_mae
 
 STEPS = (5, 10, 20, 40)
 CHOICES = (("ddim", 1.0), ("ddim", 1.5), ("multistep", 1.0), ("multistep", 1.5))

@@ -92,7 +92,7 @@ def write_chunks(
 
 def run_once(data: str, out: str, metrics: tuple[str, ...]) -> None:
     from harmbench.config import resolve
-    from harmbench.runner import run
+    from harmbench.engine.run import run
 
     config = resolve(
         data=data, methods=["combat"], controls=["none"], metrics=list(metrics), threads=1

@@ -22,7 +22,7 @@ PAIRWISE = ("distance_pcc", "distance_spearman", "distance_pcc_truth")
 
 def run_once(n: int, out: str, sender: object) -> None:
     from harmbench.config import resolve
-    from harmbench.runner import run
+    from harmbench.engine.run import run
 
     config = resolve(methods=["combat"])
     knobs = config.data.model_copy(update={"params": {**config.data.params, "n": n}})

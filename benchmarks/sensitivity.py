@@ -55,7 +55,7 @@ def run_setting(knobs: dict[str, float], folder: Path, threads: int) -> pd.DataF
     """Run one setting, or take it up; return its scores with the knobs beside them."""
     from harmbench.cli.run import make_progress
     from harmbench.config import MethodSpec, resolve
-    from harmbench.runner import run
+    from harmbench.engine.run import run
 
     config = resolve(
         methods=[MethodSpec(name=name, params=params) for name, params in PARAMS.items()],

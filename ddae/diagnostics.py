@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from ddae.method import DDAE
-from harmbench.cohort import Cohort
-from harmbench.method import ApplyContext
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import ApplyContext
 
 COMPONENTS = 64
 

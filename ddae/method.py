@@ -17,16 +17,16 @@ from ddae.objective import Objective
 from ddae.operator import SiteOperator
 from ddae.rendering import Code, Renderer
 from ddae.selection import BestOnValidation
-from harmbench.ambient import seeded, threads
-from harmbench.checkpoint import below, under
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.errors import unknown
-from harmbench.layers import at_rest
-from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
-from harmbench.precision import Precision
+from harmbench.files.models import load_model, save_model
 from harmbench.seeding import seed_from
-from harmbench.training import TrainConfig, rows_at, train
-from harmbench.weights import load_model, save_model
+from harmbench.training.checkpoint import below, under
+from harmbench.training.layers import at_rest
+from harmbench.training.loop import TrainConfig, rows_at, train
+from harmbench.training.precision import Precision
+from harmbench.training.process_state import seeded, threads
 
 COVARIATES = frozenset({"age", "sex"})
 VALIDATIONS = 20
@@ -63,12 +63,12 @@ class DDAE(Harmonizer):
     images : int
         Length of the training, in images seen.
     batch_size, lr, ema, precision
-        See `harmbench.training.TrainConfig`.
+        See `harmbench.training.loop.TrainConfig`.
     adversary : float
         Weight of a classifier that reads the site from the image's latents, its gradient reversed.
     scanners : float
         Strength of the made-up scanner that the encoder sees each image through in training, see
-        `harmbench.scanners.random_scanner`.
+        `harmbench.training.scanners.random_scanner`.
     operator : int
         Where over 0: the networks see images brought to the reference site by an operator whose
         coefficients are polynomials of that degree, see `ddae.operator.SiteOperator`.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harmbench.layers import (
+from harmbench.training.layers import (
     ConditionedBlock,
     SelfAttention,
     embed_time,

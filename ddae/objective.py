@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ddae.diffusion import STEPS, Schedule, angles, noised, velocity_of
 from ddae.labels import NOT_TOLD
-from harmbench.scanners import random_scanner
+from harmbench.training.scanners import random_scanner
 
 Prediction = Literal["noise", "velocity"]
 
@@ -28,7 +28,9 @@ def from_range(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of a batch, for `harmbench.training.train`; see `ddae.method.DDAE` for the options.
+    """The loss of a batch, for `harmbench.training.loop.train`.
+
+    See `ddae.method.DDAE` for the options.
 
     A batch holds ``image`` (n, 1, height, width), the labels ``age``, ``sex``, ``site`` and the
     ``weight`` of every scan, shape (n,).

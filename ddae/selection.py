@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from harmbench.files import write_atomic
+from harmbench.files.atomic import write_atomic
 from harmbench.seeding import seed_from
 
 FILE = "best.safetensors"
@@ -49,7 +49,7 @@ class BestOnValidation:
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, images: int) -> None:
-        """Measure the error after so many images; see `harmbench.training.train`."""
+        """Measure the error after so many images; see `harmbench.training.loop.train`."""
         device = next(model.parameters()).device
         batch = {name: values.to(device) for name, values in self.data.items()}
         found = []

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Cohort": "harmbench.cohort",
-    "Dataset": "harmbench.dataset",
-    "DatasetInfo": "harmbench.dataset",
+    "Cohort": "harmbench.contracts.cohort",
+    "Dataset": "harmbench.contracts.dataset",
+    "DatasetInfo": "harmbench.contracts.dataset",
     "HarmbenchError": "harmbench.errors",
-    "ApplyContext": "harmbench.method",
-    "FitContext": "harmbench.method",
-    "Harmonizer": "harmbench.method",
-    "MethodInfo": "harmbench.method",
+    "ApplyContext": "harmbench.contracts.method",
+    "FitContext": "harmbench.contracts.method",
+    "Harmonizer": "harmbench.contracts.method",
+    "MethodInfo": "harmbench.contracts.method",
     "Estimate": "harmbench.contracts.metric",
     "MetricInputs": "harmbench.contracts.metric",
     "MetricResult": "harmbench.contracts.metric",
@@ -42,11 +42,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from harmbench.cohort import Cohort
+    from harmbench.contracts.cohort import Cohort
+    from harmbench.contracts.dataset import Dataset, DatasetInfo
+    from harmbench.contracts.method import ApplyContext, FitContext, Harmonizer, MethodInfo
     from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
-    from harmbench.dataset import Dataset, DatasetInfo
     from harmbench.errors import HarmbenchError
-    from harmbench.method import ApplyContext, FitContext, Harmonizer, MethodInfo
 
 
 def __getattr__(name: str) -> Any:

@@ -13,11 +13,11 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harmbench import registry
+from harmbench.contracts.dataset import Dataset
+from harmbench.contracts.method import Harmonizer
 from harmbench.contracts.metric import Metric
-from harmbench.dataset import Dataset
+from harmbench.contracts.visits import REPEAT_WITHIN
 from harmbench.errors import HarmbenchError, unknown
-from harmbench.method import Harmonizer
-from harmbench.visits import REPEAT_WITHIN
 
 PROTOCOL_VERSION = 1
 PROTOCOLS = ("five", "core", "full")

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 LONGEST_REASON = 300
 _TEMPORARY = re.compile(r"[^\s'\"]*\.unfinished-\w+/?")
-"""Where a file was being written, by a name that is another one each time (`harmbench.files`)."""
+"""Name of a file that is being written; it differs each time (`harmbench.files.atomic`)."""
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 DISK_CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 

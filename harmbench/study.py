@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harmbench.config import MethodSpec, RunConfig, validated
 from harmbench.errors import HarmbenchError
-from harmbench.foreign import mebibytes, parse_json
+from harmbench.files.foreign import mebibytes, parse_json
 
 MOST_BYTES = {".toml": 2**16, ".json": 2**24}
 """Longer files can take minutes to be parsed."""

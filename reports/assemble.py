@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harmbench.errors import HarmbenchError
-from harmbench.files import write_json
+from harmbench.files.atomic import write_json
 from reports.html import write_report
 from reports.merge import folder_names, read_merged
 from reports.privacy import keep_back

@@ -1,7 +1,7 @@
 """Training curves of a run's methods, read from their saved fits without torch, as small drawings.
 
 A fit keeps its curve as the arrays ``history.*`` of its safetensors file: ``history.images`` and,
-of as many points, the parts of the loss (see `harmbench.method.Harmonizer.history`).
+of as many points, the parts of the loss (see `harmbench.contracts.method.Harmonizer.history`).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harmbench.files import write_atomic
+from harmbench.files.atomic import write_atomic
 from reports.attempts import attempt
 from reports.drawing import GRAY, STYLE, Drawn, NoFigure, colors, columns_of, panels, short
 from reports.results import Results, Score

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harmbench.files import write_text
+from harmbench.files.atomic import write_text
 from reports import sheet
 from reports.answer import short_answer
 from reports.attempts import attempt

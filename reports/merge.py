@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from harmbench.dataset import NOTE_KINDS
+from harmbench.contracts.dataset import NOTE_KINDS
 from harmbench.errors import HarmbenchError
 from reports.results import LEVELS, Results, order_metrics, order_rows, read_results
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
-from harmbench.dataset import NOTE_KINDS
+from harmbench.contracts.dataset import NOTE_KINDS
 from reports.results import Results
 
 BYTES = 6

@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.errors import HarmbenchError
-from harmbench.files import read_arrays, read_csv, read_json
-from harmbench.store import RunFolder
+from harmbench.files.atomic import read_arrays, read_csv, read_json
+from harmbench.results.folder import RunFolder
 
 AXES = ("site removal", "biology kept", "individuals", "quality", "truth", "leakage")
 LEVELS = ("five", "core", "full")

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from harmbench.contracts.dataset import NOTE_KINDS
 from harmbench.data.confounding import Confounding, confounding
-from harmbench.dataset import NOTE_KINDS
 from reports.results import Results
 from reports.tables import NONE
 

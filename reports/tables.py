@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harmbench.files import write_atomic, write_text
-from harmbench.store import SCORE_COLUMNS
+from harmbench.files.atomic import write_atomic, write_text
+from harmbench.results.folder import SCORE_COLUMNS
 from reports.latex import PREAMBLE, latex, latex_text
 from reports.results import Results, Row, Score
 from reports.shading import merit, shades

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harmbench.cohort import Cohort
 from harmbench.config import build_dataset, resolve
+from harmbench.contracts.cohort import Cohort
 from harmbench.data.sheet import DataSheet, make_sheet
-from harmbench.files import write_arrays, write_json
-from harmbench.store import RunFolder, Stage
+from harmbench.files.atomic import write_arrays, write_json
+from harmbench.results.folder import RunFolder, Stage
 
 _METRICS = [
     # name, label, unit, axis, level, direction, goal

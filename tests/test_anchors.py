@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.data.toy import ToyDataset
 from harmbench.errors import HarmbenchError
-from harmbench.method import ApplyContext, FitContext
-from harmbench.protocol.anchors import Dose, Oracle
+from harmbench.protocol.truth.oracle import Dose, Oracle
 
 DATA = ToyDataset(n=24, shape=(7, 9))
 CONTEXT = ApplyContext(truth=DATA.truth)

@@ -7,10 +7,10 @@ from baselines.combat import Combat, combat_nocov
 from baselines.controls import HistogramMatching, SiteShift
 from harmbench.checks import toy_cohort
 from harmbench.config import MethodSpec, resolve
-from harmbench.method import ApplyContext, FitContext
-from harmbench.protocol.probes import TASKS, _standardization
+from harmbench.contracts.method import ApplyContext, FitContext
+from harmbench.engine.run import run
+from harmbench.protocol.probes.training import TASKS, _standardization
 from harmbench.registry import load, names
-from harmbench.runner import run
 
 SMALL = {
     "ddae": {"images": 16, "channels": 8, "multipliers": (1, 2), "patch": 4, "steps": 2},

@@ -15,11 +15,11 @@ import pytest
 from support import made_up_scan as scan_data
 from support import save_bids_scan as save_scan
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.dataset import by_kind
 from harmbench.data.bids import BIDSDataset
 from harmbench.data.bids_write import write_bids
 from harmbench.data.splits import make_split
-from harmbench.dataset import by_kind
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 

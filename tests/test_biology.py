@@ -8,9 +8,15 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
-from harmbench.protocol.biology import age_mae, age_r2, age_skill_within, sex_auc, sex_bacc
+from harmbench.protocol.biology.age_and_sex import (
+    age_mae,
+    age_r2,
+    age_skill_within,
+    sex_auc,
+    sex_bacc,
+)
 
 SITES = np.array(["ash", "birch", "cedar"])
 

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harmbench import blocks as room
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.data import mapped
 from harmbench.data.arrays import ArrayDataset
 from harmbench.errors import HarmbenchError
-from harmbench.files import read_rows, write_json, write_rows
-from harmbench.store import RunFolder
+from harmbench.files import blocks as room
+from harmbench.files.atomic import read_rows, write_json, write_rows
+from harmbench.results.folder import RunFolder
 
 STATUS = Path("/proc/self/status")
 

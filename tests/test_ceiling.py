@@ -8,12 +8,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from baselines.combat import Combat
 from harmbench.checks import method_checks
+from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.data.phantom import phantom_dev
 from harmbench.data.toy import ToyDataset
 from harmbench.errors import HarmbenchError
-from harmbench.method import ApplyContext, FitContext
-from harmbench.protocol.ceiling import Ceiling
-from harmbench.protocol.local_regression import apply_local, fit_local
+from harmbench.protocol.truth.ceiling import Ceiling
+from harmbench.protocol.truth.local_regression import apply_local, fit_local
 
 TOY = ToyDataset(n=60, shape=(7, 9))
 APPLY = ApplyContext()

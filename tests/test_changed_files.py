@@ -16,10 +16,10 @@ from harmbench.data.arrays import ArrayDataset, save_npz
 from harmbench.data.bids_write import write_bids
 from harmbench.data.phantom import phantom_dev
 from harmbench.data.toy import ToyDataset
+from harmbench.engine.run import run
+from harmbench.engine.train import train
 from harmbench.errors import HarmbenchError
-from harmbench.exporter import export
-from harmbench.runner import run
-from harmbench.trainer import train
+from harmbench.exchange.export import export
 
 PLUGIN = '''
 from pathlib import Path

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from harmbench.cli import check_page
 from harmbench.cli.app import app
 from harmbench.cli.check_text import text_of
-from harmbench.cohort import Cohort
 from harmbench.config import build_dataset, resolve
+from harmbench.contracts.cohort import Cohort
 from harmbench.data.bids import BIDSDataset
 from harmbench.data.confounding import (
     confounding,

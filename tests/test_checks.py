@@ -13,9 +13,9 @@ from harmbench import registry
 from harmbench.checks import method_checks, metric_checks, toy_cohort
 from harmbench.contracts.metric import Metric, MetricInfo, MetricResult
 from harmbench.data.toy import ToyDataset
-from harmbench.plan import IMAGE_PRODUCTS
+from harmbench.engine.keys import IMAGE_PRODUCTS
+from harmbench.files.models import load_model, save_model
 from harmbench.protocol import PRODUCTS
-from harmbench.weights import load_model, save_model
 
 # Images made elsewhere are no method to be checked: nothing is fitted or computed.
 METHODS = [n for n in registry.names("method") if not registry.load("method", n)().info.images_only]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from support import make_run_folder
 
-from harmbench.files import read_json, write_arrays, write_json
+from harmbench.files.atomic import read_json, write_arrays, write_json
 from harmbench.stats import REPLICATES
 from reports import html
 from reports.claim import Claim

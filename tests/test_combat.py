@@ -11,9 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from baselines import combat as combat_module
 from baselines.combat import Combat, combat_nocov
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.errors import HarmbenchError
-from harmbench.method import ApplyContext, FitContext
 
 REFERENCE = "b"
 FIT = FitContext(reference_site=REFERENCE)

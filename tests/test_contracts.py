@@ -9,7 +9,7 @@ import pytest
 
 import harmbench
 from harmbench import registry
-from harmbench.cohort import Cohort, RowKey
+from harmbench.contracts.cohort import Cohort, RowKey
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.seeding import rng_from, seed_from
 

@@ -17,29 +17,26 @@ from sklearn.pipeline import make_pipeline
 from baselines.combat import Combat, combat_nocov
 from baselines.controls import Blur, HistogramMatching, Identity, MeanImage, Shuffle, SiteShift
 from baselines.denoise import DenoisedCombat
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.dataset import Dataset
+from harmbench.contracts.method import ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.contracts.metric import Metric, MetricInputs, MetricResult
+from harmbench.contracts.product import ProductContext
 from harmbench.data.phantom import Phantom, phantom_dev
 from harmbench.data.splits import make_split
-from harmbench.dataset import Dataset
-from harmbench.method import ApplyContext, FitContext, Harmonizer, MethodInfo
-from harmbench.product import ProductContext
-from harmbench.protocol import (
-    biology,
-    distances,
-    features,
-    frechet,
-    identity,
-    leakage,
-    placebo,
-    probes,
-    pull,
-    site,
-    truth,
-)
-from harmbench.protocol.anchors import Dose, Oracle
-from harmbench.protocol.ceiling import Ceiling
-from harmbench.protocol.truth import TRAVELLING
+from harmbench.protocol.biology import age_and_sex as biology
+from harmbench.protocol.features import products as features
+from harmbench.protocol.individuals import distances
+from harmbench.protocol.individuals import identification as identity
+from harmbench.protocol.leakage import metrics as leakage
+from harmbench.protocol.leakage import placebo, pull
+from harmbench.protocol.probes import training as probes
+from harmbench.protocol.quality import frechet
+from harmbench.protocol.site import accuracy as site
+from harmbench.protocol.truth import errors as truth
+from harmbench.protocol.truth.ceiling import Ceiling
+from harmbench.protocol.truth.errors import TRAVELLING
+from harmbench.protocol.truth.oracle import Dose, Oracle
 from harmbench.seeding import rng_from
 
 LEAK = 0.5

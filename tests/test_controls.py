@@ -8,10 +8,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.distance import pdist
 
 from baselines.controls import Blur, HistogramMatching, Identity, MeanImage, Shuffle, SiteShift
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.data.toy import ToyDataset
 from harmbench.errors import HarmbenchError
-from harmbench.method import ApplyContext, FitContext
 
 DATA = ToyDataset(n=45, shape=(7, 9))
 REFERENCE = DATA.reference_site

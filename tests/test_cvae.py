@@ -21,12 +21,12 @@ from baselines.cvae.health import LEAST_SCALE, require_alive, watch
 from baselines.cvae.losses import cvae_loss, kl_to_others, kl_to_prior, negative_log_likelihood
 from baselines.cvae.method import CVAE
 from baselines.cvae.networks import Network, Posterior, Rendered, draw
-from harmbench.ambient import seeded
 from harmbench.checks import method_checks
+from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext
 from harmbench.data.toy import ToyDataset
 from harmbench.errors import HarmbenchError
-from harmbench.method import OWN_SITE, ApplyContext, FitContext
-from harmbench.training import Diverged
+from harmbench.training.loop import Diverged
+from harmbench.training.process_state import seeded
 
 TINY = {"width": 8, "depth": 1, "grid": 4, "latent_size": 3, "images": 64, "precision": "32-true"}
 LEARNING = {"width": 16, "depth": 1, "grid": 8, "images": 3_000, "precision": "32-true"}

@@ -14,8 +14,8 @@ from ddae.method import DDAE, ddae_blind
 from ddae.networks import DDAENetwork, Shape
 from ddae.objective import Objective, stratified_times
 from harmbench.checks import method_checks, toy_cohort
+from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.errors import HarmbenchError
-from harmbench.method import ApplyContext, FitContext
 
 TINY = {
     "images": 32,

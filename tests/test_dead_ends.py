@@ -159,7 +159,7 @@ def test_jobs_without_a_guard_show_the_guard(study, tmp_path):
     script.write_text(
         "from pathlib import Path\n"
         "from harmbench.config import resolve\n"
-        "from harmbench.runner import run\n"
+        "from harmbench.engine.run import run\n"
         f"config = resolve(data={str(study / 'toy.npz')!r}, methods=['blur'],\n"
         "                 metrics=['distance_pcc'], threads=1)\n"
         f"run(config, Path({str(tmp_path / 'out')!r}), jobs=2)\n"

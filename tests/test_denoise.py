@@ -7,8 +7,8 @@ from numpy.testing import assert_array_equal
 
 from baselines.combat import Combat
 from baselines.denoise import DenoisedCombat
+from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.data.toy import ToyDataset
-from harmbench.method import ApplyContext, FitContext
 
 DATA = ToyDataset(n=60, shape=(17, 18))
 FIT = FitContext(reference_site=DATA.reference_site)

@@ -6,9 +6,9 @@ import pytest
 from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr, spearmanr
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
-from harmbench.protocol import distances
+from harmbench.protocol.individuals import distances
 
 SHAPE = (7, 8, 9)
 

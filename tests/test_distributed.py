@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from harmbench.ambient import seeded
-from harmbench.checkpoint import FILE
+from harmbench.engine.processes import launch
 from harmbench.errors import HarmbenchError
-from harmbench.group import Group
-from harmbench.processes import launch
 from harmbench.progress import Progress
-from harmbench.training import Phase, TrainConfig, rows_at, train
+from harmbench.training.checkpoint import FILE
+from harmbench.training.group import Group
+from harmbench.training.loop import Phase, TrainConfig, rows_at, train
+from harmbench.training.process_state import seeded
 
 CONFIG = TrainConfig(images=320, batch_size=8, lr=1e-2, schedule="cosine", ema=0.9, clip=1.0)
 X = torch.randn(37, 5, generator=torch.Generator().manual_seed(1))

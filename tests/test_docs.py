@@ -16,8 +16,8 @@ from harmbench.cli.app import app
 from harmbench.config import RunConfig, build_dataset
 from harmbench.data.bids_write import write_bids
 from harmbench.data.toy import ToyDataset
-from harmbench.runner import _identity
-from harmbench.store import RunFolder
+from harmbench.engine.run import _identity
+from harmbench.results.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -9,14 +9,12 @@ from nilearn.glm import OLSModel
 from scipy.stats import t as student
 
 from baselines.controls import Identity, MeanImage, Shuffle, SiteShift
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.contracts.metric import MetricInputs, MetricResult
 from harmbench.data.splits import make_split
 from harmbench.data.toy import ToyDataset
-from harmbench.method import ApplyContext, FitContext
-from harmbench.protocol import placebo
-from harmbench.protocol.anchors import Oracle
-from harmbench.protocol.effects import (
+from harmbench.protocol.biology.effects import (
     CLEAN,
     ORACLE,
     age_slopes,
@@ -28,6 +26,8 @@ from harmbench.protocol.effects import (
     nuisance,
     significant_share,
 )
+from harmbench.protocol.leakage import placebo
+from harmbench.protocol.truth.oracle import Oracle
 
 SITES = np.array(["ash", "birch", "cedar"])
 

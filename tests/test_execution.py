@@ -17,14 +17,14 @@ import pytest
 from typer.testing import CliRunner
 
 import harmbench.data.toy
-from harmbench import execution
 from harmbench.cli.app import app
 from harmbench.config import RunConfig, resolve
+from harmbench.engine import execute as execution
+from harmbench.engine.execute import crew
+from harmbench.engine.relay import Shown
+from harmbench.engine.run import run
 from harmbench.errors import HarmbenchError
-from harmbench.execution import crew
 from harmbench.progress import LineProgress, Progress
-from harmbench.relay import Shown
-from harmbench.runner import run
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"
 FOLDS = 2

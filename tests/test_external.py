@@ -22,23 +22,23 @@ from typer.testing import CliRunner
 import harmbench.data.toy
 from harmbench.cli.app import app
 from harmbench.config import MethodSpec, RunConfig, resolve
+from harmbench.contracts.method import ApplyContext
+from harmbench.contracts.product import ProductUnavailable
 from harmbench.data.arrays import save_npz
 from harmbench.data.bids import BIDSDataset
 from harmbench.data.preprocess import PreprocessConfig, prepare
 from harmbench.data.splits import make_split, validation_keys
 from harmbench.data.toy import ToyDataset
+from harmbench.engine.keys import Cell, Keys, unavailable
+from harmbench.engine.run import run
+from harmbench.engine.train import train
 from harmbench.errors import HarmbenchError
-from harmbench.evaluator import check, returned_spec
+from harmbench.exchange.evaluate import check, returned_spec
+from harmbench.exchange.export import export
+from harmbench.exchange.harmonize import harmonize
 from harmbench.exchange.returned import Files, Returned, read_slice
-from harmbench.exporter import export
-from harmbench.harmonizing import harmonize
-from harmbench.method import ApplyContext
-from harmbench.plan import Cell, Keys, unavailable
-from harmbench.product import ProductUnavailable
 from harmbench.progress import Progress
 from harmbench.protocol import PRODUCTS
-from harmbench.runner import run
-from harmbench.trainer import train
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"
 THREE_PARTS = {"n": 72, "sites": 2, "shape": (7, 9)}

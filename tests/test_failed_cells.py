@@ -19,10 +19,10 @@ import harmbench.data.toy
 import reports
 from harmbench import cli
 from harmbench.config import RunConfig, build_dataset, resolve
+from harmbench.engine.run import prepare, run
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
-from harmbench.runner import prepare, run
-from harmbench.store import RunFolder
+from harmbench.results.folder import RunFolder
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"
 PLUGINS = """
@@ -322,7 +322,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], None]:
                     raise OSError(number, os.strerror(number), f"{dir}/{prefix}x{suffix}")
                 return original(suffix=suffix, prefix=prefix, dir=dir)
 
-            monkeypatch.setattr(f"harmbench.store.tempfile.{name}", made)
+            monkeypatch.setattr(f"harmbench.results.folder.tempfile.{name}", made)
 
     return broken
 

@@ -21,8 +21,8 @@ import pytest
 
 import harmbench.data.toy
 from harmbench.config import resolve
+from harmbench.engine.run import run
 from harmbench.errors import HarmbenchError
-from harmbench.runner import run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, /proc and fork servers")
 
@@ -50,8 +50,17 @@ WARM = multiprocessing.get_context("forkserver")
 """Its processes begin with everything imported, so that a run's moments are those of its work."""
 WARM.set_forkserver_preload(
     [
-        *("harmbench.cli.run", "harmbench.training", "harmbench.protocol.probe_net", "filelock"),
-        *("harmbench.protocol.truth", "harmbench.protocol.distances", "baselines.controls"),
+        *(
+            "harmbench.cli.run",
+            "harmbench.training.loop",
+            "harmbench.protocol.probes.network",
+            "filelock",
+        ),
+        *(
+            "harmbench.protocol.truth.errors",
+            "harmbench.protocol.individuals.distances",
+            "baselines.controls",
+        ),
         *("baselines.combat", "neuroHarmonize", "lightning_fabric", "torch._dynamo"),
     ]
 )

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
+from harmbench.contracts.product import ProductContext, ProductUnavailable
 from harmbench.errors import HarmbenchError
-from harmbench.product import ProductContext, ProductUnavailable
-from harmbench.protocol import features, inception
-from harmbench.protocol.features import extract, random_conv_weights
+from harmbench.protocol.features.products import extract, inception, random_conv_weights
+from harmbench.protocol.features.products import products as features
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from harmbench.errors import HarmbenchError
-from harmbench.files import (
+from harmbench.files.atomic import (
     LOCK,
     UNFINISHED,
     held,

@@ -6,12 +6,12 @@ import pytest
 from pytorch_fid.fid_score import calculate_frechet_distance
 from sklearn.metrics.pairwise import polynomial_kernel as reference_kernel
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
 from harmbench.errors import HarmbenchError
-from harmbench.protocol import frechet
-from harmbench.protocol.frechet import frechet_distance
-from harmbench.protocol.kernel import kd_reference, polynomial_kernel
+from harmbench.protocol.quality import frechet
+from harmbench.protocol.quality.frechet import frechet_distance
+from harmbench.protocol.quality.kernel import kd_reference, polynomial_kernel
 
 
 @pytest.fixture

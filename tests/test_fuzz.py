@@ -26,9 +26,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 from support import CARD, made_up_scan, save_bids_scan
 
-from harmbench.card import read_card
-from harmbench.cohort import Cohort
 from harmbench.config import build_dataset, resolve
+from harmbench.contracts.cohort import Cohort
 from harmbench.data.arrays import ArrayDataset
 from harmbench.data.bids import BIDSDataset
 from harmbench.data.bids_images import read_scan
@@ -37,8 +36,9 @@ from harmbench.data.preprocess import PreprocessConfig
 from harmbench.data.tables import TableDataset
 from harmbench.errors import HarmbenchError
 from harmbench.exchange.returned import read_slice
+from harmbench.files.models import load_model, save_model
 from harmbench.study import read_study
-from harmbench.weights import load_model, save_model
+from harmbench.training.cards import read_card
 
 MANY = int(os.environ.get("HARMBENCH_FUZZ", "100_000"))
 """Inputs of all loaders together in `nox -s faults`."""

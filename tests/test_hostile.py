@@ -16,19 +16,19 @@ import pytest
 import torch
 from support import CARD, made_up_scan, make_run_folder, save_bids_scan
 
-from harmbench.card import read_card
-from harmbench.checkpoint import Checkpoint
 from harmbench.config import resolve
+from harmbench.contracts.dataset import Dataset
 from harmbench.data.arrays import ArrayDataset
 from harmbench.data.bids import BIDSDataset
 from harmbench.data.tables import TableDataset
-from harmbench.dataset import Dataset
+from harmbench.engine.keys import folder_name
 from harmbench.errors import HarmbenchError
 from harmbench.exchange.returned import Files
-from harmbench.files import read_arrays
-from harmbench.plan import folder_name
-from harmbench.store import RunFolder
-from harmbench.weights import load_model
+from harmbench.files.atomic import read_arrays
+from harmbench.files.models import load_model
+from harmbench.results.folder import RunFolder
+from harmbench.training.cards import read_card
+from harmbench.training.checkpoint import Checkpoint
 from reports.results import read_results
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +81,7 @@ def test_no_module_unpickles() -> None:
             f"{file.relative_to(ROOT)}:{one}" for file in files for one in unsafe(file.read_text())
         ]
     # For the name of the error that `torch.load` raises where it refuses to.
-    assert [one.partition(":")[0] for one in found] == ["harmbench/protocol/inception.py"]
+    assert [one.partition(":")[0] for one in found] == ["harmbench/protocol/features/inception.py"]
     assert found[0].endswith("import pickle")
 
 

@@ -17,7 +17,7 @@ import reports
 from harmbench.cli.check_page import page
 from harmbench.data.arrays import ArrayDataset
 from harmbench.data.sheet import make_sheet
-from harmbench.files import read_arrays, write_arrays
+from harmbench.files.atomic import read_arrays, write_arrays
 from reports.html import page_content, render_html, render_markdown
 from reports.results import read_results
 

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
-from harmbench.protocol.identity import (
+from harmbench.protocol.individuals.identification import (
     AGE_RANGE,
     GALLERY,
     Match,

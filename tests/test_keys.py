@@ -9,7 +9,7 @@ import pytest
 
 import harmbench
 from harmbench.config import MethodSpec, RunConfig, resolve
-from harmbench.plan import SHARED_ROOMS, Cell, Keys, make_cells
+from harmbench.engine.keys import SHARED_ROOMS, Cell, Keys, make_cells
 from harmbench.protocol import PRODUCTS
 
 ROOT = Path(harmbench.__file__).parents[1]

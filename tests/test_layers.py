@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from harmbench.layers import (
+from harmbench.training.layers import (
     ConditionedBlock,
     GroupedConv,
     GroupedLinear,

@@ -8,20 +8,21 @@ import pytest
 from support import linear_age_probe, probe_product
 
 from baselines.combat import Combat
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.contracts.metric import MetricInputs
+from harmbench.contracts.product import ProductContext
 from harmbench.data.splits import make_split
 from harmbench.data.toy import ToyDataset
-from harmbench.method import ApplyContext, FitContext
-from harmbench.product import ProductContext
-from harmbench.protocol import leakage, placebo
-from harmbench.protocol.effects import age_slopes, nuisance
-from harmbench.protocol.leakage import (
+from harmbench.protocol.biology.effects import age_slopes, nuisance
+from harmbench.protocol.leakage.metrics import (
     age_mae_placebo,
     leakage_age,
     leakage_age_abs,
     leakage_sex,
+    placebo,
 )
+from harmbench.protocol.leakage.metrics import metrics as leakage
 
 SITES = np.array(["ash", "birch", "cedar"])
 
@@ -294,7 +295,7 @@ def test_images_that_did_not_change_are_not_read_again() -> None:
 
 @pytest.mark.controls
 def test_cnn_probes_recover_a_planted_leak_and_see_none_in_controls(bench: Bench) -> None:
-    from harmbench.protocol.probes import make_probe
+    from harmbench.protocol.probes.training import make_probe
 
     def padded(cohort: Cohort) -> Cohort:
         wide = np.kron(cohort.images, np.ones((1, 3, 3), np.float32))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from support import make_run_folder
 
-from harmbench.files import read_json, write_arrays, write_json
+from harmbench.files.atomic import read_json, write_arrays, write_json
 from reports.drawing import NoFigure
 from reports.leaks import pulls, told_ages
 from reports.results import Results, read_results

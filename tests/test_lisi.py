@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from harmbench.protocol.lisi import lisi, neighbor_probabilities
+from harmbench.protocol.site.lisi import lisi, neighbor_probabilities
 
 # lisi_knn of scib-metrics 0.5.10 (float64) on `points`: 15 neighbors besides the row, perplexity 5.
 REFERENCE = [

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-import harmbench.memory as memory
-from harmbench.memory import PeakMemory
+import harmbench.engine.memory as memory
+from harmbench.engine.memory import PeakMemory
 
 
 def _tell(monkeypatch: pytest.MonkeyPatch, folder: Path, *, peak: float, held: float) -> None:
@@ -21,7 +21,7 @@ def no_clearing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 ALONE = """
 import numpy as np
-from harmbench.memory import PeakMemory
+from harmbench.engine.memory import PeakMemory
 before = PeakMemory()
 held = np.ones(64 * 2**20, dtype=np.uint8)
 during = before.mib()

@@ -18,9 +18,9 @@ import harmbench.data.toy
 import reports
 import reports.html
 from harmbench.config import resolve
+from harmbench.engine.run import run
 from harmbench.errors import HarmbenchError
-from harmbench.files import read_json, write_arrays, write_json
-from harmbench.runner import run
+from harmbench.files.atomic import read_json, write_arrays, write_json
 from reports.claim_tables import write_claim_table
 from reports.claims import judge_claims
 from reports.merge import folder_names, merge, read_merged

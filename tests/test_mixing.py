@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
-from harmbench.protocol.mixing import SHUFFLED, ilisi, mmd, mmd_between
 from harmbench.protocol.people import gaussian_kernel
+from harmbench.protocol.site.mixing import SHUFFLED, ilisi, mmd, mmd_between
 from harmbench.stats import mmd_u
 
 SITES = np.array(["ash", "birch", "cedar"])

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from support import make_run_folder
 
-from harmbench.files import write_json
+from harmbench.files.atomic import write_json
 from harmbench.stats.scores import Sample, harmonic_mean, rank_intervals
 from reports import cards, curves, sheet, stepper
 from reports.claim_tables import LONG, Block, Line, Section, _long_reasons

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harmbench.cohort import RowKey
+from harmbench.contracts.cohort import RowKey
 from harmbench.data.phantom import Phantom, effect_maps, phantom_dev
 from harmbench.data.phantom.anatomy import make_grid, tissue, ventricle_area
 from harmbench.data.phantom.scanner import T1, Sequence, signal

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 import harmbench.data.toy
-from harmbench.cohort import Cohort
 from harmbench.config import resolve
-from harmbench.protocol import placebo
-from harmbench.runner import run
+from harmbench.contracts.cohort import Cohort
+from harmbench.engine.run import run
+from harmbench.protocol.leakage import placebo
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"
 WRITER = """

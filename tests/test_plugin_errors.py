@@ -14,16 +14,16 @@ from harmbench import Estimate, HarmbenchError, Harmonizer, MethodInfo, MetricRe
 from harmbench.checks import dataset_checks, toy_cohort
 from harmbench.cli.app import app
 from harmbench.config import MethodSpec, resolve
+from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.contracts.metric import MetricInputs
 from harmbench.data.toy import ToyDataset
-from harmbench.method import ApplyContext, FitContext
-from harmbench.plan import Cell, Keys
+from harmbench.engine.keys import Cell, Keys
 from harmbench.protocol import PRODUCTS
 
 DECLARED = {"label": "Mine", "axis": "quality", "level": "full", "direction": "lower"}
 
 
-@pytest.mark.parametrize("first", ["", "import harmbench.runner, harmbench.contracts.metric;"])
+@pytest.mark.parametrize("first", ["", "import harmbench.engine.run, harmbench.contracts.metric;"])
 def test_every_public_name_is_the_object_of_that_name(first):
     names = [name for name in harmbench.__all__ if name != "__version__"]
     code = f"{first}\nfrom harmbench import {', '.join(names)}\n" + "".join(

@@ -7,12 +7,12 @@ import torch
 from baselines.cvae.method import CVAE
 from baselines.style_gan.method import StyleGAN
 from ddae.method import DDAE, ddae_blind
-from harmbench import precision
 from harmbench.config import MethodSpec, resolve
+from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.data.toy import ToyDataset
-from harmbench.method import ApplyContext, FitContext
-from harmbench.plan import Cell, Keys
-from harmbench.shipped import trained_here
+from harmbench.engine.keys import Cell, Keys
+from harmbench.engine.saved_weights import trained_here
+from harmbench.training import precision
 
 TINY = {
     DDAE: {"images": 32, "channels": 8, "multipliers": (1, 2), "patch": 4, "steps": 2},

@@ -10,8 +10,8 @@ import pytest
 from support import make_run_folder
 
 import reports
-from harmbench.dataset import NOTE_KINDS
-from harmbench.files import read_json, write_json
+from harmbench.contracts.dataset import NOTE_KINDS
+from harmbench.files.atomic import read_json, write_json
 from reports import figures
 from reports.drawing import NoFigure
 from reports.pictures import histograms, slices

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
+from harmbench.contracts.product import ProductContext, ProductUnavailable
 from harmbench.errors import HarmbenchError
-from harmbench.product import ProductContext, ProductUnavailable
-from harmbench.protocol import probes
-from harmbench.protocol.probes import PRODUCTS, apply_probe, predicted_classes, reservation
+from harmbench.protocol.probes.training import PRODUCTS, apply_probe, predicted_classes, reservation
+from harmbench.protocol.probes.training import training as probes
 
 QUICK = {"images": 1_200, "channels": (6, 8)}
 SITES = ("ash", "birch", "cedar")
@@ -161,7 +161,7 @@ def test_a_loss_that_does_not_fall_is_reported():
 
 
 def test_no_subject_is_in_training_and_validation():
-    from harmbench.protocol.probe_net import ProbeConfig
+    from harmbench.protocol.probes.network import ProbeConfig
 
     base = cohort(60)
     ids = np.array([f"p{i // 2}" for i in range(60)])

@@ -11,14 +11,14 @@ from support import linear_age_probe, probe_product
 
 from baselines.combat import Combat, combat_nocov
 from baselines.controls import MeanImage, Shuffle, SiteShift
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.contracts.metric import MetricInputs, MetricResult
+from harmbench.contracts.product import ProductContext
 from harmbench.data.phantom import phantom_dev
 from harmbench.data.splits import make_split
-from harmbench.method import ApplyContext, FitContext
-from harmbench.product import ProductContext
-from harmbench.protocol.anchors import Oracle
-from harmbench.protocol.pull import distance_to_reference, population_pull
+from harmbench.protocol.leakage.pull import distance_to_reference, population_pull
+from harmbench.protocol.truth.oracle import Oracle
 
 SITES = np.array(["ash", "birch", "cedar"])
 MEANS = np.array([40.0, 50.0, 65.0])
@@ -169,8 +169,8 @@ def test_a_slope_that_few_scattered_sites_make_by_chance_is_noted() -> None:
 @pytest.mark.controls
 def test_cnn_probes_say_the_same_of_the_controls() -> None:
     """The oracle's CNN reads all; a method's own CNN would see a pull of a half in a full one."""
-    from harmbench.protocol.probes import make_probe
-    from harmbench.protocol.pull import READER, make_readings
+    from harmbench.protocol.leakage.pull import READER, make_readings
+    from harmbench.protocol.probes.training import make_probe
 
     data = phantom_dev(n=900, size=32)
     cohort = data.load()

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
-from harmbench.protocol.reliability import icc, icc_reml, regional_means, regions
+from harmbench.protocol.individuals.reliability import icc, icc_reml, regional_means, regions
 
 SHAPE = (12, 14)
 

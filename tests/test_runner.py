@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 import harmbench.data.toy
-from harmbench.collect import collect_scores
 from harmbench.config import MethodSpec, RunConfig, resolve
+from harmbench.engine.collect import collect_scores
+from harmbench.engine.run import run
 from harmbench.errors import HarmbenchError
-from harmbench.runner import run
-from harmbench.store import RunFolder
+from harmbench.results.folder import RunFolder
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"
 METRICS = ["distance_pcc", "truth_mae"]
@@ -324,8 +324,8 @@ def test_cross_fitted_folds_become_one_row() -> None:
 def run_folds(folds: list[tuple[float, float, float, int]]) -> pd.DataFrame:
     from harmbench import registry
     from harmbench.config import MethodSpec
-    from harmbench.method import MethodInfo
-    from harmbench.plan import Cell
+    from harmbench.contracts.method import MethodInfo
+    from harmbench.engine.keys import Cell
 
     info = registry.load("metric", "truth_mae").info
     records = [

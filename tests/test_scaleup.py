@@ -11,24 +11,21 @@ import pandas as pd
 import pytest
 
 from baselines import combat
-from harmbench import blocks
 from harmbench.config import resolve
 from harmbench.contracts.metric import MetricInputs, MetricResult
 from harmbench.data import mapped
 from harmbench.data.toy import ToyDataset
-from harmbench.protocol import (
-    distances,
-    features,
-    identity,
-    kernel,
-    mixing,
-    reliability,
-    truth,
-)
+from harmbench.engine.run import run
+from harmbench.files import blocks
+from harmbench.protocol.features import products as features
+from harmbench.protocol.individuals import distances, reliability
+from harmbench.protocol.individuals import identification as identity
 from harmbench.protocol.people import usual_distance
-from harmbench.runner import run
+from harmbench.protocol.quality import kernel
+from harmbench.protocol.site import mixing
+from harmbench.protocol.truth import errors as truth
+from harmbench.results.folder import RunFolder
 from harmbench.stats import comparisons
-from harmbench.store import RunFolder
 
 METRICS = (
     distances.distance_pcc,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from harmbench.data.toy import ToyDataset
-from harmbench.scanners import random_scanner
+from harmbench.training.scanners import random_scanner
 
 
 def heads():

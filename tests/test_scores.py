@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support import make_run_folder
 
 from harmbench.errors import HarmbenchError
-from harmbench.files import read_arrays, read_json, write_arrays, write_json
+from harmbench.files.atomic import read_arrays, read_json, write_arrays, write_json
 from harmbench.stats import REPLICATES
 from harmbench.stats.scores import (
     Sample,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from harmbench.card import CURVE_POINTS, differences, thinned
 from harmbench.config import MethodSpec, build_method, resolve
+from harmbench.engine.saved_weights import completed, recipe
 from harmbench.errors import HarmbenchError
-from harmbench.shipped import completed, recipe
+from harmbench.training.cards import CURVE_POINTS, differences, thinned
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
-from harmbench.product import ProductContext
-from harmbench.protocol.site import make_floor, site_bacc, site_bacc_frozen, site_excess
+from harmbench.contracts.product import ProductContext
+from harmbench.protocol.site.accuracy import make_floor, site_bacc, site_bacc_frozen, site_excess
 
 SITES = np.array(["ash", "birch", "cedar"])
 
@@ -162,7 +162,7 @@ def test_frozen_probe_reads_the_given_images(monkeypatch):
         assert task == "site"
         return well if images.max() > 0 else badly
 
-    monkeypatch.setattr("harmbench.protocol.site.apply_probe", apply)
+    monkeypatch.setattr("harmbench.protocol.site.accuracy.apply_probe", apply)
     products = {"harmonized.test": sharp, "identity:probe.site": probe(frame, 0.8)}
     alone = site_bacc_frozen(MetricInputs(products, "ash"), rng())
     held = site_bacc_frozen(MetricInputs(products | {"oracle:harmonized.test": raw}, "ash"), rng())

@@ -3,14 +3,14 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import balanced_accuracy_score
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
+from harmbench.contracts.product import ProductContext, ProductUnavailable
 from harmbench.data.splits import validation_keys
 from harmbench.data.toy import ToyDataset
-from harmbench.product import ProductContext, ProductUnavailable
-from harmbench.protocol import site_kinds
-from harmbench.protocol.intensities import NAMES, intensity_features
-from harmbench.protocol.site_kinds import (
+from harmbench.protocol.features.intensities import NAMES, intensity_features
+from harmbench.protocol.site.accuracy import kinds as site_kinds
+from harmbench.protocol.site.kinds import (
     FITSET,
     KINDS,
     PRODUCTS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import linregress
 
-from harmbench.protocol.slopes import weighted_slope
+from harmbench.protocol.leakage.slopes import weighted_slope
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(50, 10, 60)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.data.splits import PARTS, Split, make_split, validation_keys
 from harmbench.errors import HarmbenchError
 

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.data.toy import ToyDataset
 from harmbench.errors import HarmbenchError
-from harmbench.files import write_json
-from harmbench.store import RunFolder, Stage
+from harmbench.files.atomic import write_json
+from harmbench.results.folder import RunFolder, Stage
 
 IDENTITY = {"data": "toy", "fingerprint": "abc", "data_seed": 0}
 

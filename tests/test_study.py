@@ -5,8 +5,8 @@ import pytest
 
 import harmbench.data.toy
 from harmbench.config import MethodSpec, resolve
+from harmbench.engine.run import outline, run
 from harmbench.errors import HarmbenchError
-from harmbench.runner import outline, run
 from harmbench.study import read_study
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"

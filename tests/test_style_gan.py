@@ -10,10 +10,10 @@ from baselines.style_gan.method import StyleGAN
 from baselines.style_gan.networks import Networks, Sizes
 from baselines.style_gan.training import Scans, watch
 from harmbench.checks import method_checks, toy_cohort
+from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.data.toy import ToyDataset
 from harmbench.errors import HarmbenchError
-from harmbench.method import ApplyContext, FitContext
-from harmbench.training import Diverged
+from harmbench.training.loop import Diverged
 
 SMALL = {"images": 24, "channels": 4, "style_dim": 3, "precision": "32-true"}
 COHORT = toy_cohort(n=24, shape=(16, 20))
@@ -141,7 +141,7 @@ def test_history_is_kept_and_tells_of_stability(small, tmp_path):
 
 
 def test_saved_files_hold_no_discriminator(small, tmp_path):
-    from harmbench.weights import load_model
+    from harmbench.files.models import load_model
 
     small.save(tmp_path)
     arrays, _ = load_model(tmp_path)

@@ -11,9 +11,9 @@ import pytest
 from harmbench.config import resolve
 from harmbench.data.sheet import make_sheet
 from harmbench.data.tables import TableDataset
+from harmbench.engine.run import run
 from harmbench.errors import HarmbenchError
-from harmbench.files import read_json
-from harmbench.runner import run
+from harmbench.files.atomic import read_json
 from reports.html import write_report
 
 

@@ -15,17 +15,17 @@ import pytest
 from typer.testing import CliRunner
 
 import harmbench.data.toy
-import harmbench.trainer
-from harmbench.card import page, read_card
+import harmbench.engine.train
 from harmbench.cli.app import app
 from harmbench.config import MethodSpec, RunConfig, resolve
+from harmbench.contracts.method import Harmonizer
+from harmbench.engine.run import run
+from harmbench.engine.saved_weights import Saved
+from harmbench.engine.train import train
 from harmbench.errors import HarmbenchError
-from harmbench.files import UNFINISHED
-from harmbench.method import Harmonizer
+from harmbench.files.atomic import UNFINISHED
 from harmbench.progress import Progress
-from harmbench.runner import run
-from harmbench.shipped import Saved
-from harmbench.trainer import train
+from harmbench.training.cards import page, read_card
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"
 PLUGIN = '''
@@ -37,8 +37,8 @@ import torch
 from torch import nn
 
 from harmbench import Harmonizer, MethodInfo
-from harmbench.training import TrainConfig, rows_at, train
-from harmbench.weights import load_model, save_model
+from harmbench.training.loop import TrainConfig, rows_at, train
+from harmbench.files.models import load_model, save_model
 
 
 class Shift(Harmonizer):
@@ -341,7 +341,7 @@ def test_a_training_killed_while_it_saves_goes_on_and_leaves_nothing(
     [whole] = train(config(plugin), tmp_path / "whole")
     out = tmp_path / "killed"
     context = multiprocessing.get_context("spawn")
-    for moment in ("harmbench.checkpoint.save_file", "harmbench.trainer.file_hashes"):
+    for moment in ("harmbench.training.checkpoint.save_file", "harmbench.engine.train.file_hashes"):
         process = context.Process(target=train_and_die, args=(config(plugin), out, moment))
         process.start()
         process.join(120)
@@ -362,8 +362,10 @@ def test_a_training_that_another_has_just_finished_is_not_begun_again(
     [folder] = train(config(plugin), tmp_path / "w")
     # As it was when this one looked, before the other let go of the folder.
     seen = iter([False, True])
-    monkeypatch.setattr(harmbench.trainer.Place, "finished", property(lambda place: next(seen)))
-    monkeypatch.setattr(harmbench.trainer.Place, "check", lambda *_: None)
+    monkeypatch.setattr(
+        harmbench.engine.train.Place, "finished", property(lambda place: next(seen))
+    )
+    monkeypatch.setattr(harmbench.engine.train.Place, "check", lambda *_: None)
     with pytest.raises(HarmbenchError, match=f"just finished in {folder}"):
         train(config(plugin), tmp_path / "w")
     assert fits(plugin) == ["0"]

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
-from harmbench.product import ProductContext, ProductUnavailable
-from harmbench.protocol import transfer
-from harmbench.protocol.transfer import age_transfer, make_transfer
+from harmbench.contracts.product import ProductContext, ProductUnavailable
+from harmbench.protocol.biology.age_and_sex import transfer
+from harmbench.protocol.biology.transfer import age_transfer, make_transfer
 
 SITES = np.array(["ash", "birch", "cedar"])
 CONTEXT = ProductContext(seeds=(0,), probe={"images": 1_500, "channels": (4, 6)})

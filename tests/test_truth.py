@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from skimage.metrics import structural_similarity
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
-from harmbench.protocol import truth as room
+from harmbench.protocol.truth.errors import errors as room
 
 SHAPE = (8, 9)
 METRICS = [room.truth_mae, room.truth_mae_clean, room.truth_psnr, room.truth_ssim]

@@ -6,11 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from harmbench.cli.app import app
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.visits import days_apart, late_repeats
 from harmbench.data.arrays import save_npz
 from harmbench.data.toy import ToyDataset
-from harmbench.protocol.truth import scans_at_reference
-from harmbench.visits import days_apart, late_repeats
+from harmbench.protocol.truth.errors import scans_at_reference
 
 
 def visits(**columns):

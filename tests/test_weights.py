@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from harmbench.errors import HarmbenchError
-from harmbench.weights import ARRAYS, CONFIG, load_model, save_model
+from harmbench.files.models import ARRAYS, CONFIG, load_model, save_model
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 
 import harmbench.data.toy
-from harmbench import board as boards
 from harmbench import registry
-from harmbench.board import Board, Closed, opened
 from harmbench.config import build_dataset, resolve
-from harmbench.files import read_json, write_json
-from harmbench.plan import Cell
+from harmbench.engine import board as boards
+from harmbench.engine.board import Board, Closed, opened
+from harmbench.engine.keys import Cell
+from harmbench.engine.nodes import Bench
+from harmbench.engine.run import Layout, prepare, store
+from harmbench.engine.worker import Order, stage_keys, work
+from harmbench.files.atomic import read_json, write_json
 from harmbench.progress import Progress
-from harmbench.runner import Layout, prepare, store
-from harmbench.stages import Bench
-from harmbench.store import RunFolder, Stage
-from harmbench.worker import Order, stage_keys, work
+from harmbench.results.folder import RunFolder, Stage
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"
 

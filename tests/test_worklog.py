@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from harmbench.worklog import FILE, LogFile, work_log
+from harmbench.engine.log import FILE, LogFile, work_log
 
 
 def test_a_log_is_no_open_file_between_its_lines(tmp_path: Path) -> None:

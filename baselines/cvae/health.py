@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from baselines.cvae.networks import Network
-from harmbench.training import Diverged
+from harmbench.training.loop import Diverged
 
 LEAST_NATS = 0.1
 """Least KL of a living code, nats per image."""

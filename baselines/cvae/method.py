@@ -17,17 +17,17 @@ from baselines.cvae.losses import Likelihood, cvae_loss
 from baselines.cvae.networks import Latent, Network
 from baselines.cvae.rendering import Render, codes, grown, render
 from baselines.sites import reference_rows, require_known
-from harmbench.ambient import seeded, threads
-from harmbench.checkpoint import below, under
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.errors import HarmbenchError, unknown
-from harmbench.layers import at_rest
-from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
-from harmbench.precision import Precision
-from harmbench.scanners import random_scanner
+from harmbench.files.models import load_model, save_model
 from harmbench.seeding import seed_from
-from harmbench.training import TrainConfig, rows_at, train
-from harmbench.weights import load_model, save_model
+from harmbench.training.checkpoint import below, under
+from harmbench.training.layers import at_rest
+from harmbench.training.loop import TrainConfig, rows_at, train
+from harmbench.training.precision import Precision
+from harmbench.training.process_state import seeded, threads
+from harmbench.training.scanners import random_scanner
 
 ROWS_AT_ONCE = 64
 """Images that are rendered together."""
@@ -69,7 +69,7 @@ class CVAE(Harmonizer):
         I(code; site) and of the adversary; 0 leaves a term out.
     scanners : float
         Strength of the made-up scanner that the encoder sees each image through in training, see
-        `harmbench.scanners`; 0 for none, as published.
+        `harmbench.training.scanners`; 0 for none, as published.
     images : int
         Length of the training, in images.
     batch_size : int
@@ -78,7 +78,7 @@ class CVAE(Harmonizer):
         Highest learning rate (it rises over 500 images and falls as a cosine), decay per step of
         the averaged weights, largest norm of a gradient.
     precision : str
-        See `harmbench.training.TrainConfig`.
+        See `harmbench.training.loop.TrainConfig`.
     samples : int
         Draws of the code whose renderings are averaged; 0 renders the posterior mean. Every image
         gets the same draws.

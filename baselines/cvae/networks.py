@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harmbench.layers import ConditionedBlock, norm, reverse_gradient, space_to_depth
+from harmbench.training.layers import ConditionedBlock, norm, reverse_gradient, space_to_depth
 
 Latent = Literal["map", "vector"]
 

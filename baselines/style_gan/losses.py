@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.style_gan.networks import LATENT, Networks
-from harmbench.scanners import random_scanner
+from harmbench.training.scanners import random_scanner
 
 Parts = tuple[Tensor, dict[str, Tensor]]
 

@@ -22,16 +22,16 @@ from baselines.style_gan.training import (
     require_at_least,
     watch,
 )
-from harmbench.ambient import seeded, threads
-from harmbench.checkpoint import below, under
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.errors import HarmbenchError, unknown
-from harmbench.layers import at_rest
-from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
-from harmbench.precision import Precision
+from harmbench.files.models import load_model, save_model
 from harmbench.seeding import seed_from
-from harmbench.training import TrainConfig, train
-from harmbench.weights import load_model, save_model
+from harmbench.training.checkpoint import below, under
+from harmbench.training.layers import at_rest
+from harmbench.training.loop import TrainConfig, train
+from harmbench.training.precision import Precision
+from harmbench.training.process_state import seeded, threads
 
 CHECKS = 10
 """How often in a training the renderings of the validation images are looked at."""
@@ -79,7 +79,7 @@ class StyleGAN(Harmonizer):
         diversity's falls to 0 linearly.
     scanners : float
         Strength of the made-up scanner through which a rendering in the own style sees the
-        content, see `harmbench.scanners`; 0 for none.
+        content, see `harmbench.training.scanners`; 0 for none.
     field : int
         Degree of the polynomials of the place by which a style scales and shifts maps; 0 as
         published.
@@ -88,7 +88,7 @@ class StyleGAN(Harmonizer):
     clip : float
         Largest norm of a gradient; 0 for no limit, and then norms are not recorded.
     precision : str
-        See `harmbench.training.TrainConfig`.
+        See `harmbench.training.loop.TrainConfig`.
     style : {"mean", "scan"}
         Whether the target's style is the mean over its fit scans or that of the one scan whose
         style is nearest to the mean.

@@ -21,10 +21,10 @@ from baselines.style_gan.losses import (
     reference_loss,
 )
 from baselines.style_gan.networks import Networks, Sizes
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.errors import HarmbenchError
 from harmbench.seeding import seed_from
-from harmbench.training import Diverged, Phase, rows_at
+from harmbench.training.loop import Diverged, Phase, rows_at
 
 ROWS_AT_ONCE = 64
 """Images that pass through the networks together outside of training."""

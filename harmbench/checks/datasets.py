@@ -8,8 +8,8 @@ from functools import cached_property, partial
 import numpy as np
 
 from harmbench.checks.result import CheckResult, NotApplicable, expect, run
-from harmbench.cohort import COVARIATES, Cohort
-from harmbench.dataset import Dataset
+from harmbench.contracts.cohort import COVARIATES, Cohort
+from harmbench.contracts.dataset import Dataset
 
 ROWS = 5
 """Rows whose truth is asked for."""
@@ -33,7 +33,7 @@ class DatasetCase:
 
 
 def dataset_checks(factory: Callable[[], Dataset]) -> list[CheckResult]:
-    """Check a data set against the contract of `harmbench.dataset`.
+    """Check a data set against the contract of `harmbench.contracts.dataset`.
 
     Parameters
     ----------

@@ -16,9 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.checks.result import CheckResult, NotApplicable, expect, run
-from harmbench.cohort import COVARIATES, Cohort, Space
+from harmbench.contracts.cohort import COVARIATES, Cohort, Space
+from harmbench.contracts.method import (
+    OWN_SITE,
+    ApplyContext,
+    FitContext,
+    Harmonizer,
+    MethodInfo,
+    Truth,
+)
 from harmbench.errors import HarmbenchError
-from harmbench.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo, Truth
 
 TOLERANCE = 2e-5
 """Largest change of a voxel (images are nominally in [0, 1]) that order, batch and reload make."""
@@ -98,7 +105,7 @@ def method_checks(
     truth: Truth | None = None,
     device: str = "cpu",
 ) -> list[CheckResult]:
-    """Check a method against the contract of `harmbench.method`.
+    """Check a method against the contract of `harmbench.contracts.method`.
 
     Parameters
     ----------

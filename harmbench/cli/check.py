@@ -17,11 +17,11 @@ from harmbench.cli.check_text import WIDTH, text_of
 from harmbench.cli.data_options import as_flags
 from harmbench.config import RunConfig, build_dataset, resolve
 from harmbench.contracts.metric import Axis
+from harmbench.contracts.product import Product
 from harmbench.data.problems import Problem
 from harmbench.data.sheet import DataSheet, make_sheet
+from harmbench.engine.keys import PROBE_PART_PRODUCTS
 from harmbench.errors import HarmbenchError
-from harmbench.plan import PROBE_PART_PRODUCTS
-from harmbench.product import Product
 from harmbench.study import read_study
 
 STRONG = 0.14
@@ -78,7 +78,7 @@ def check(
         typer.echo(f"or: harmbench run --methods combat --config {shlex.quote(str(save))}")
     if html is not None:
         from harmbench.cli.check_page import page
-        from harmbench.files import write_text
+        from harmbench.files.atomic import write_text
 
         write_text(html, page(sheet, verdict, outlook))
         typer.echo(f"\npage: {html}")
@@ -87,7 +87,7 @@ def check(
 
 def write_study(path: Path, data: str, preset: str | None, options: dict[str, Any]) -> None:
     """Write data, preset and data options as a study file."""
-    from harmbench.files import write_text
+    from harmbench.files.atomic import write_text
 
     def line(name: str, value: Any) -> str:
         return f"{name} = {json.dumps(value, ensure_ascii=False)}"  # TOML has JSON's values

@@ -12,10 +12,10 @@ import typer
 from harmbench import registry
 from harmbench.checks import CheckResult, dataset_checks, method_checks, metric_checks
 from harmbench.cli import EXIT_FAILED_CELL
+from harmbench.contracts.dataset import Dataset
+from harmbench.contracts.method import Harmonizer
 from harmbench.contracts.metric import Metric
-from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
-from harmbench.method import Harmonizer
 
 
 def check_plugin(kind: registry.Kind, name: str) -> int:
@@ -45,7 +45,7 @@ def _dataset(found: Any, name: str) -> list[CheckResult]:
 
 
 def _metric(found: Any, name: str) -> list[CheckResult]:
-    from harmbench.plan import IMAGE_PRODUCTS
+    from harmbench.engine.keys import IMAGE_PRODUCTS
     from harmbench.protocol import PRODUCTS
 
     if not isinstance(found, Metric):

@@ -80,7 +80,7 @@ def evaluate(
 
     from harmbench.cli.run import run_and_report
     from harmbench.errors import HarmbenchError
-    from harmbench.evaluator import check, returned_spec
+    from harmbench.exchange.evaluate import check, returned_spec
 
     if harmonized is None:
         raise HarmbenchError("give the folder with the harmonized images: --harmonized FOLDER")

@@ -34,7 +34,7 @@ def export(
     from harmbench.cli.run import make_progress
     from harmbench.cli.settings import resolved
     from harmbench.errors import HarmbenchError
-    from harmbench.exporter import export as write
+    from harmbench.exchange.export import export as write
 
     if out is None:
         raise HarmbenchError("give the new folder to write to: --out FOLDER")

@@ -70,7 +70,7 @@ def harmonize(
     from harmbench.cli.run import make_progress
     from harmbench.cli.settings import resolved
     from harmbench.errors import HarmbenchError
-    from harmbench.harmonizing import harmonize as write
+    from harmbench.exchange.harmonize import harmonize as write
 
     if method is None or out is None:
         raise HarmbenchError("give --method NAME (see `harmbench methods`) and --out FOLDER")

@@ -23,8 +23,9 @@ def markdown(kind: registry.Kind) -> str:
 
 def products() -> str:
     """Return what a metric can name in `needs` and `wants`, as a Markdown table."""
-    from harmbench.plan import IMAGE_PRODUCTS
-    from harmbench.protocol import PRODUCTS, placebo
+    from harmbench.engine.keys import IMAGE_PRODUCTS
+    from harmbench.protocol import PRODUCTS
+    from harmbench.protocol.leakage import placebo
 
     first, *others = placebo.AGES
     names = {first: f"`{first}` to `{others[-1]}`"}

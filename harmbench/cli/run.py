@@ -14,9 +14,9 @@ from tabulate import tabulate
 from harmbench.cli import EXIT_FAILED_CELL, EXIT_INTERRUPTED
 from harmbench.cli.interrupting import ended_soon
 from harmbench.config import RunConfig, default_folder, resolve
+from harmbench.engine.run import outline, run
 from harmbench.errors import HarmbenchError
 from harmbench.progress import BarProgress, LineProgress, Progress
-from harmbench.runner import outline, run
 from harmbench.study import read_study
 
 
@@ -44,7 +44,7 @@ def run_and_report(
     quiet, dry_run : bool
         Without progress; without doing anything.
     check : callable or None
-        What must hold of the run before it starts, see `harmbench.runner.run`.
+        What must hold of the run before it starts, see `harmbench.engine.run.run`.
     jobs : int or None
         Processes that work on cells at once; then one thread each unless the settings say more.
     dask : str or None

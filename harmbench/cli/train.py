@@ -12,14 +12,14 @@ from typing import Any
 
 import typer
 
-from harmbench.card import read_card
 from harmbench.cli import EXIT_INTERRUPTED
 from harmbench.cli.run import make_progress
 from harmbench.config import default_folder, resolve
+from harmbench.engine.train import train
 from harmbench.errors import HarmbenchError
-from harmbench.group import is_first
 from harmbench.study import read_study
-from harmbench.trainer import train
+from harmbench.training.cards import read_card
+from harmbench.training.group import is_first
 
 READ = (
     *("data", "data_options", "preset", "methods", "seeds", "data_seed", "reference_site"),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harmbench.data.mapped import mapped
 from harmbench.data.problems import printable
 from harmbench.errors import HarmbenchError
-from harmbench.foreign import mebibytes, most_unpacked
+from harmbench.files.foreign import mebibytes, most_unpacked
 
 ENDING = ".npy"
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harmbench.blocks import blocks, image_bytes, pieces, release
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.dataset import Dataset, DatasetInfo, Note
 from harmbench.data.archive import read_npz
 from harmbench.data.covariates import Columns, clean
 from harmbench.data.preprocess import (
@@ -30,8 +30,8 @@ from harmbench.data.problems import Problem
 from harmbench.data.spellings import identifiers
 from harmbench.data.survey import Survey, accepted, too_few_sites
 from harmbench.data.table_files import without_missing
-from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
+from harmbench.files.blocks import blocks, image_bytes, pieces, release
 from harmbench.progress import Progress
 
 TABLE_VERSION = 1

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harmbench.cohort import Cohort, RowKey
+from harmbench.contracts.cohort import Cohort, RowKey
+from harmbench.contracts.dataset import Dataset, DatasetInfo, Note
 from harmbench.data.bids_images import Read, image_notes, read_scan
 from harmbench.data.bids_layout import (
     DESCRIPTION,
@@ -31,7 +32,6 @@ from harmbench.data.covariates import Columns, clean, missing_notes
 from harmbench.data.preprocess import VERSION, Prepared, PreprocessConfig
 from harmbench.data.problems import Problem, refuse, shared, some
 from harmbench.data.survey import Survey, accepted, too_few_sites
-from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 

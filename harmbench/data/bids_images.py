@@ -11,11 +11,11 @@ import numpy as np
 from nibabel.affines import obliquity, voxel_sizes
 from nibabel.spatialimages import SpatialImage
 
+from harmbench.contracts.dataset import Note
 from harmbench.data.bids_layout import Scan
 from harmbench.data.nifti import READ_ERRORS, open_image, read_values, times
 from harmbench.data.preprocess import Prepared, PreprocessConfig, prepare
 from harmbench.data.problems import ScanName, some
-from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 
 OBLIQUE = 5.0

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harmbench.contracts.dataset import Note
 from harmbench.data.problems import ScanName, printable, some
-from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
-from harmbench.foreign import parse_json
+from harmbench.files.foreign import parse_json
 
 DESCRIPTION = "dataset_description.json"
 

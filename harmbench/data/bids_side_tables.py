@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from harmbench.contracts.dataset import Note
 from harmbench.data.bids_layout import Scan, home, read_object
 from harmbench.data.covariates import Columns
 from harmbench.data.problems import Problem, some
 from harmbench.data.spellings import fitted
 from harmbench.data.table_files import read_table
-from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 
 DERIVED = "_(space|desc|res|den|label|atlas|hemi)-[^_]+"

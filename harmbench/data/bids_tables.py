@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from harmbench.contracts.dataset import Note
 from harmbench.data.bids_layout import Scan, home
 from harmbench.data.bids_side_tables import Row, SideTables
 from harmbench.data.covariates import Columns, no_names
@@ -14,7 +15,6 @@ from harmbench.data.participants import SEXES
 from harmbench.data.problems import Problem, ScanName, some
 from harmbench.data.spellings import code_of, fitted, require_names
 from harmbench.data.table_files import SECOND_HEADER, read_table, second_header
-from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 
 MOST_NAMED = 30

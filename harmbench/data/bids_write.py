@@ -17,7 +17,7 @@ from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
 import harmbench
-from harmbench.cohort import IDENTIFIERS, Cohort
+from harmbench.contracts.cohort import IDENTIFIERS, Cohort
 from harmbench.data.bids import PREPROCESSED
 from harmbench.data.bids_names import Name, names_of
 from harmbench.data.geometry import centered

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from harmbench.contracts.dataset import Note
 from harmbench.data import participants
 from harmbench.data.ages import read_ages, unit_of
 from harmbench.data.problems import Problem, some
 from harmbench.data.spellings import look_alikes, one_spelling
 from harmbench.data.table_files import number
-from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 
 ALIASES = {

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harmbench.contracts.dataset import Note
 from harmbench.data.covariates import names_kind
 from harmbench.data.numbers import (
     Commas,
@@ -23,7 +24,6 @@ from harmbench.data.numbers import (
     read_numbers,
 )
 from harmbench.data.problems import Problem, ScanName, some
-from harmbench.dataset import Note
 from harmbench.errors import HarmbenchError
 
 MOST_NAMED = 100

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from harmbench.data.planes import check_affine
 from harmbench.errors import HarmbenchError
-from harmbench.foreign import mebibytes, most_unpacked
+from harmbench.files.foreign import mebibytes, most_unpacked
 
 MOST_VOXELS = 2**28
 """Voxels of the largest image that is read: 640 along each side, 1 GiB as float32."""

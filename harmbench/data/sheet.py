@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.dataset import Dataset, Note, by_kind
+from harmbench.contracts.visits import REPEAT_WITHIN, late_repeats
 from harmbench.data.bids_images import ImageFacts
 from harmbench.data.confounding import Confounding, confounding, eta_squared
 from harmbench.data.problems import Problem, ScanName, some
 from harmbench.data.splits import PARTS, Split, make_split
 from harmbench.data.survey import Survey, Surveyed
-from harmbench.dataset import Dataset, Note, by_kind
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
-from harmbench.visits import REPEAT_WITHIN, late_repeats
 
 THUMBNAILS = 6
 """Images shown of each site."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from harmbench.cohort import Cohort, RowKey
+from harmbench.contracts.cohort import Cohort, RowKey
 from harmbench.errors import HarmbenchError
 from harmbench.seeding import rng_from
 

@@ -7,11 +7,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import pandas as pd
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.dataset import Note
 from harmbench.data import participants
 from harmbench.data.bids_images import ImageFacts
 from harmbench.data.problems import Problem, ScanName, refuse
-from harmbench.dataset import Note
 from harmbench.progress import Progress
 
 

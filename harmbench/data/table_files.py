@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from harmbench.errors import HarmbenchError
-from harmbench.foreign import mebibytes
+from harmbench.files.foreign import mebibytes
 
 MISSING = frozenset(
     {"", "n/a", "na", "nan", "none", "null", "unknown", "n.a.", "-", "--", ".", "?"}

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.dataset import Dataset, DatasetInfo, Note
 from harmbench.data.covariates import Columns, clean, missing_notes, no_names
 from harmbench.data.feature_columns import Table, read_columns
 from harmbench.data.problems import Problem
 from harmbench.data.spellings import identifiers
 from harmbench.data.survey import Survey, accepted, too_few_sites
 from harmbench.data.table_files import SECOND_HEADER, read_table, second_header
-from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harmbench.cohort import Cohort, RowKey
-from harmbench.dataset import Dataset, DatasetInfo
+from harmbench.contracts.cohort import Cohort, RowKey
+from harmbench.contracts.dataset import Dataset, DatasetInfo
 from harmbench.errors import unknown
 from harmbench.progress import Progress
 from harmbench.seeding import rng_from
@@ -88,7 +88,7 @@ class ToyDataset(Dataset):
     def truth(
         self, site: str, keys: Sequence[RowKey], clean: bool = False, draw: int = 0
     ) -> NDArray[np.float32]:
-        """Return the named subjects' scans at `site`; see `harmbench.dataset.Dataset.truth`."""
+        """Return the named subjects' scans at `site`, as `Dataset.truth` does."""
         if site not in self.site_names:
             raise unknown("site", site, self.site_names)
         numbers = [int(key.participant_id.removeprefix("toy-")) for key in keys]

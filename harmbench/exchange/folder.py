@@ -12,15 +12,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench import __version__
-from harmbench.cohort import Cohort
 from harmbench.config import PROTOCOL_VERSION, RunConfig
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.dataset import Dataset
 from harmbench.data.bids_write import new_folder, write_derivative, write_tsv
 from harmbench.data.geometry import centered
 from harmbench.data.preprocess import PreprocessConfig
 from harmbench.data.splits import Split, validation_keys
-from harmbench.dataset import Dataset
 from harmbench.errors import HarmbenchError
-from harmbench.files import write_json
+from harmbench.files.atomic import write_json
 from harmbench.progress import Progress
 
 EXPORT = "export.json"

@@ -10,15 +10,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from harmbench.cohort import COVARIATES, Cohort
+from harmbench.contracts.cohort import COVARIATES, Cohort
+from harmbench.contracts.method import ApplyContext, FitContext, Harmonizer, MethodInfo
+from harmbench.contracts.product import ProductUnavailable
 from harmbench.data.bids_layout import refuse_strays
 from harmbench.data.bids_names import Name, names_of
 from harmbench.data.nifti import READ_ERRORS, open_image, read_values
 from harmbench.data.problems import printable
 from harmbench.errors import HarmbenchError
-from harmbench.method import ApplyContext, FitContext, Harmonizer, MethodInfo
-from harmbench.product import ProductUnavailable
-from harmbench.weights import load_model, save_model
+from harmbench.files.models import load_model, save_model
 
 GRID_TOLERANCE = 0.01
 """Largest difference of an affine, in mm: headers hold float32, or quaternions."""

@@ -1,15 +1,23 @@
-"""The protocol: what is measured, exactly. One module for each question."""
+"""The protocol: what is measured, exactly. One folder for each question."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harmbench.product import Product
+    from harmbench.contracts.product import Product
 
     PRODUCTS: tuple[Product, ...]
 
-ROOMS = ("features", "probes", "site", "site_kinds", "leakage", "pull", "transfer")
+MODULES = (
+    "features.products",
+    "probes.training",
+    "site.accuracy",
+    "site.kinds",
+    "leakage.metrics",
+    "leakage.pull",
+    "biology.transfer",
+)
 """Modules that declare products."""
 
 
@@ -18,5 +26,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'harmbench.protocol' has no attribute {name!r}")
     from importlib import import_module
 
-    modules = [import_module(f"harmbench.protocol.{room}") for room in ROOMS]
+    modules = [import_module(f"harmbench.protocol.{module}") for module in MODULES]
     return tuple(product for module in modules for product in module.PRODUCTS)

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
-from harmbench.blocks import blocks
-from harmbench.cohort import Cohort
+from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
+from harmbench.files.blocks import blocks
 
 RAW_FEATURES = "features.random-conv.raw_test"
 MIN_SUBJECTS = 10

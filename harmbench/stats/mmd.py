@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harmbench.blocks import blocks
 from harmbench.errors import HarmbenchError
+from harmbench.files.blocks import blocks
 from harmbench.stats.intervals import Orders, squared_distance_interval
 
 Floats = NDArray[np.float64]

@@ -14,14 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from harmbench.cohort import Cohort, RowKey
+from harmbench.contracts.cohort import Cohort, RowKey
+from harmbench.contracts.dataset import Dataset, DatasetInfo, Note
 from harmbench.data.geometry import centered
 from harmbench.data.phantom.anatomy import FIELD_OF_VIEW, make_grid, tissue
 from harmbench.data.phantom.render import Effect, render
 from harmbench.data.phantom.scanner import REFERENCE_SITE, Scanner, draw_scanner
 from harmbench.data.phantom.subjects import SITE_SHARES, Subjects, demography, draw_subjects
 from harmbench.data.phantom.template import template
-from harmbench.dataset import Dataset, DatasetInfo, Note
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.progress import Progress
 from harmbench.seeding import seed_from

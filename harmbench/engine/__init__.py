@@ -1,0 +1,1 @@
+"""A run as a graph of nodes: keys, nodes, execution."""

@@ -1,0 +1,196 @@
+"""From the records of all cells to tables: scores, seconds, and the index that reports read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harmbench.engine.keys import Cell
+from harmbench.engine.nodes import Bench
+from harmbench.files.atomic import read_json, write_json
+from harmbench.results.folder import SCORE_COLUMNS
+
+
+def marked_underfit(
+    records: list[dict[str, Any]],
+    gate: tuple[str, float] | None,
+    further: Iterable[dict[str, Any]] = (),
+) -> list[dict[str, Any]]:
+    """Mark all probe scores where the probes do not see what is plainly there.
+
+    Parameters
+    ----------
+    records : list of dict
+        Of all cells.
+    gate : tuple of str and float, or None
+        A metric and the least value of it that an adequate probe gives on unharmonized images.
+    further : iterable of dict
+        Records of that metric that belong to no row.
+    """
+    if gate is None:
+        return records
+    name, least = gate
+    seen = [
+        r["overall"]["value"]
+        for r in (*records, *further)
+        if r["cell"].spec.name == "identity" and r["metric"].name == name and r["status"] == "ok"
+    ]
+    if not seen or min(seen) >= least:
+        return records
+    text = f"underfit: the probe's {name} of unharmonized images is {min(seen):.2f}, under {least}"
+    return [
+        {**r, "note": "; ".join(filter(None, [r.get("note"), text]))}
+        if any("probe." in need for need in r["metric"].needs)
+        else r
+        for r in records
+    ]
+
+
+def collect_scores(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """Turn the records of all shown cells into rows; folds become one row, their mean.
+
+    The halves of cross-fitting score different subjects, so the half-width of the mean's interval
+    is the root of the sum of the squared half-widths, divided by their number.
+    """
+    grouped: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for record in records:
+        cell = record["cell"]
+        if cell.shown:
+            key = (cell.spec.title, cell.seed, record["metric"].name)
+            grouped.setdefault(key, []).append(record)
+    rows = [row for folds in grouped.values() for row in _rows(folds)]
+    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
+
+
+def _rows(folds: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    cell, info = folds[0]["cell"], folds[0]["metric"]
+    worst = next((f for f in folds if f["status"] != "ok"), folds[0])
+    head = {
+        "method": cell.spec.name.rpartition(":")[2],
+        "label": cell.spec.title,
+        "seed": cell.seed,
+        "metric": info.name,
+        "metric_version": info.version,
+        "status": worst["status"],
+    }
+    if worst["status"] != "ok":
+        yield {**head, "group": "all", "n": 0, "reason": worst["reason"]}
+        return
+    target = _mean([f.get("target") for f in folds])
+    note = "; ".join(dict.fromkeys(f["note"] for f in folds if f.get("note")))
+    overall = _combine([f["overall"] for f in folds])
+    yield {**head, "group": "all", **overall, "target": target, "reason": note}
+    for site in sorted({site for f in folds for site in f["groups"]}):
+        there = [f["groups"][site] for f in folds if site in f["groups"]]
+        yield {**head, "group": site, **_combine(there), "reason": ""}
+
+
+def _combine(estimates: list[dict[str, Any]]) -> dict[str, Any]:
+    value = _mean([e["value"] for e in estimates])
+    k = len(estimates)
+
+    def bound(side: str) -> float:
+        if any(e[side] is None for e in estimates):
+            return float("nan")
+        gaps = np.array([e[side] - e["value"] for e in estimates], dtype=float)
+        return value + float(np.sign(gaps.sum()) * np.sqrt((gaps**2).sum()) / k)
+
+    return {
+        "value": value,
+        "ci_low": bound("low"),
+        "ci_high": bound("high"),
+        "n": sum(e["n"] for e in estimates),
+    }
+
+
+def _mean(values: list[Any]) -> float:
+    if any(v is None for v in values):
+        return float("nan")
+    return float(np.mean(values))
+
+
+def collect_timing(bench: Bench, cells: list[Cell]) -> pd.DataFrame:
+    """Return the seconds and the peak memory of every finished stage, read from its mark.
+
+    What images made elsewhere took to read says nothing of their method, and is left out.
+    """
+    rows = []
+    for cell in cells:
+        place = bench.folder.root / "cells" / cell.folder
+        # Only where marks lie: what a method saves may have any name and content.
+        marks = (
+            place.glob(f"{marked}*.json") for marked in ("fit-", "products/[!.]", "scores/[!.]")
+        )
+        for path in sorted(path for found in marks for path in found):
+            found = _timing_row(cell.spec.title, cell.seed, cell.fold, path)
+            rows += [row for row in found if not (cell.info.images_only and _is_own(row["stage"]))]
+    for path in sorted((bench.folder.root / "raw").glob("[!.]*.json")):
+        rows += _timing_row("(shared)", 0, "", path)
+    return pd.DataFrame(rows, columns=["label", "seed", "fold", "stage", "seconds", "peak_mib"])
+
+
+def _is_own(stage: str) -> bool:
+    """Whether a stage is a method's own work, not that of the protocol on its images."""
+    return stage == "fit" or stage.startswith("harmonized.")
+
+
+def _timing_row(label: str, seed: int, fold: str, path: Path) -> list[dict[str, Any]]:
+    mark = read_json(path)
+    if not isinstance(mark, dict) or "seconds" not in mark:
+        return []
+    row = {"label": label, "seed": seed, "fold": fold}
+    cost = {"seconds": mark["seconds"], "peak_mib": mark.get("peak_mib")}
+    return [{**row, "stage": mark["stage"], **cost}]
+
+
+def failures(scores: pd.DataFrame) -> list[str]:
+    """Return one sentence for each thing that failed."""
+    failed = scores[scores["status"] == "failed"]
+    pairs = dict.fromkeys(zip(failed["label"], failed["reason"], strict=True))
+    return [f"{label}: {reason}" for label, reason in pairs]
+
+
+def write_index(bench: Bench, cells: list[Cell]) -> None:
+    """Write what the report reads, so that old runs stay readable without their plug-ins."""
+    root = bench.folder.root
+    write_json(root / "metrics.json", {m.info.name: asdict(m.info) for m in bench.metrics.values()})
+    methods: dict[str, dict[str, Any]] = {}
+    index = []
+    for cell in cells:
+        info = asdict(cell.info) | {"sees_truth": cell.info.sees_truth}
+        info = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in info.items()}
+        entry = info | {"params": cell.spec.params, "shown": cell.shown, "weights": []}
+        methods.setdefault(cell.spec.title, entry)["weights"] += _origin(bench, cell)
+        index.append(_index_entry(bench, cell))
+    write_json(root / "methods.json", methods)
+    write_json(root / "cells.json", index)
+
+
+def _origin(bench: Bench, cell: Cell) -> list[dict[str, Any]]:
+    """Return where a cell's fit came from, where it was trained in steps or taken up."""
+    origin = (bench.work(cell).fit_stage.mark or {}).get("weights", {})
+    if not origin.get("images") and origin.get("origin", "trained") == "trained":
+        return []
+    return [{"seed": cell.seed, "fold": cell.fold, **origin}]
+
+
+def _index_entry(bench: Bench, cell: Cell) -> dict[str, Any]:
+    work = bench.work(cell)
+    images = {
+        name: work.stage(name)
+        for name in ("harmonized.test", "own_site.test", "truth.test")
+        if work.unavailable(name) is None
+    }
+    scores = {metric.info.name: work.score_stage(name) for name, metric in bench.metrics.items()}
+    root = bench.folder.root
+    found = {
+        kind: {n: str(s.stem.relative_to(root)) for n, s in stages.items() if s.mark is not None}
+        for kind, stages in (("images", images), ("scores", scores))
+    }
+    head = {"label": cell.spec.title, "seed": cell.seed, "fold": cell.fold, "shown": cell.shown}
+    return head | found

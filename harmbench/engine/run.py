@@ -1,0 +1,350 @@
+"""From a configuration to a table of scores: prepare the folder, work through the cells, collect.
+
+Cohort -> split -> fit -> harmonize -> score; every step is kept in the run folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harmbench import __version__, registry
+from harmbench.config import (
+    PROTOCOL_VERSION,
+    RunConfig,
+    build_dataset,
+    build_method,
+    require_unchanged,
+)
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.dataset import Dataset, Note, by_kind
+from harmbench.data.splits import Split, make_split, stored_split
+from harmbench.engine.collect import (
+    collect_scores,
+    collect_timing,
+    failures,
+    marked_underfit,
+    write_index,
+)
+from harmbench.engine.execute import crew
+from harmbench.engine.keys import Cell, CellId, Keys, digest, make_cells
+from harmbench.engine.log import LogFile
+from harmbench.engine.nodes import Bench
+from harmbench.engine.saved_weights import Choice, choose, data_facts
+from harmbench.errors import HarmbenchError
+from harmbench.files.atomic import write_json
+from harmbench.progress import Progress
+from harmbench.protocol import PRODUCTS
+from harmbench.results.folder import RunFolder
+
+PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "torch", "neuroHarmonize", "nilearn")
+SPLIT_COLUMNS = ["participant_id", "site", "session_id", "slice"]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended.
+
+    Attributes
+    ----------
+    folder : Path
+        Where everything lies.
+    scores : DataFrame
+        As in ``scores.csv``.
+    failed : list of str
+        One sentence for each thing that failed.
+    """
+
+    folder: Path
+    scores: pd.DataFrame
+    failed: list[str]
+
+
+def run(
+    config: RunConfig,
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    check: Callable[[Layout], None] | None = None,
+    jobs: int | None = None,
+    dask: str | None = None,
+) -> RunSummary:
+    """Do everything that a configuration asks for and that the folder does not hold yet.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What to run.
+    out : Path
+        The run folder: new, empty, or holding an earlier run of the same data, which it extends.
+    progress : Progress or None
+        Where to show how far it is.
+    check : callable or None
+        Looks at the run as it is laid out, before anything is written, and raises what must stop
+        it.
+    jobs : int or None
+        Worker processes to start; None to work through the cells in this one.
+    dask : str or None
+        Address of a dask scheduler whose workers work through the cells.
+
+    Returns
+    -------
+    RunSummary
+
+    Raises
+    ------
+    HarmbenchError
+        For what the user can mend. A method or metric that fails is a row, not an exception.
+    """
+    progress = progress or Progress()
+    registry.refresh()
+    folder = RunFolder(out)
+    dataset = build_dataset(config)
+    folder.begin(_identity(config, dataset))
+    with (
+        folder.lock(),
+        folder.tidied(),
+        _logging_to(out / "run.log"),
+        crew(out, progress, jobs=jobs, dask=dask) as work_through,
+    ):
+        layout = prepare(folder, config, dataset, progress)
+        if check is not None:
+            check(layout)
+        store(layout)
+        bench, cells = layout.bench, layout.cells
+        for line in layout.announcements():
+            progress.message(line)
+        records = work_through(bench, cells)
+        records = marked_underfit(records, dataset.probe_gate, _gate_records(bench, cells))
+        scores = collect_scores(records)
+        folder.write_scores(scores, collect_timing(bench, cells))
+        write_index(bench, cells)
+    return RunSummary(out, scores, failures(scores))
+
+
+def _gate_records(bench: Bench, cells: list[Cell]) -> list[dict[str, Any]]:
+    """Return what tells whether probes learn, where it is not asked for but probes are.
+
+    Else a row's mark would hang on which other metrics are in the run.
+    """
+    gate = bench.dataset.probe_gate
+    if gate is None or gate[0] in bench.metrics:
+        return []
+    if not any("probe." in need for metric in bench.metrics.values() for need in metric.info.needs):
+        return []
+    metric = registry.load("metric", gate[0])
+    bench = replace(bench, metrics={gate[0]: metric}, _works={})
+    return [
+        {"cell": cell, "metric": metric.info, **bench.work(cell).score(gate[0])}
+        for cell in cells
+        if cell.spec.name == "identity"
+    ]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A run laid out, nothing of it written yet.
+
+    Attributes
+    ----------
+    bench : Bench
+        What all cells share.
+    cells : list of Cell
+        What is to be run, in order.
+    identity : dict
+        What an earlier run in the same folder must agree with.
+    split : Split
+        The parts.
+    choices : dict of cell id to Choice
+        Which cells take up saved weights.
+    """
+
+    bench: Bench
+    cells: list[Cell]
+    identity: dict[str, Any]
+    split: Split
+    choices: dict[CellId, Choice]
+
+    def announcements(self) -> list[str]:
+        """Return a sentence for every cell with saved weights or with a training before it."""
+        lines = []
+        for cell in self.cells:
+            choice = self.choices[cell.id]
+            if choice.saved:
+                lines.append(f"{cell.headline}: {choice.saved}")
+            elif build_method(cell.spec).budget and not self.bench.work(cell).is_fitted:
+                lines.append(f"{cell.headline}: trained now ({choice.reason})")
+        return lines
+
+
+def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Progress) -> Layout:
+    """Load the data and the split, settle the reference site, and lay out the cells."""
+    identity = _identity(config, dataset)
+    if folder.has_cohort and folder.config_file.is_file():
+        cohort = folder.cohort()
+        split = stored_split(folder.split()["part"])
+    else:
+        cohort = dataset.load(progress)
+        require_unchanged(config, dataset.fingerprint)
+        split = make_split(cohort, config.data_seed)
+    reference = reference_site(config, dataset, cohort)
+    identity["reference_site"] = reference
+    folder.begin(identity)
+    config = _extend(folder, config)
+    data_id = digest(dataset.fingerprint, config.data_seed, split.part.tolist())
+    folds = {fold.name: fold for fold in split.folds()}
+    cells = make_cells(config, folds, dataset.info.has_truth)
+    products = {product.name: product for product in PRODUCTS}
+    anchors: dict[str, dict[str, Cell]] = {}
+    for cell in reversed(cells):
+        if cell.spec.name in ("identity", "shuffle", "oracle"):
+            anchors.setdefault(cell.spec.name, {})[cell.fold] = cell
+    choices = choose(cells, config, data_facts(config, dataset, split, reference))
+    weights = {key: choice.saved for key, choice in choices.items() if choice.saved}
+    ids = {key: saved.id for key, saved in weights.items()}
+    keys = Keys(config, data_id, reference, products, anchors, ids)
+    metrics = {name: registry.load("metric", name) for name in config.metrics}
+    bench = Bench(folder, dataset, cohort, folds, keys, metrics, progress, weights)
+    return Layout(bench, cells, identity, split, choices)
+
+
+def outline(config: RunConfig, out: Path, progress: Progress | None = None) -> pd.DataFrame:
+    """Say what `run` would do, and what of it is already done, without writing anything.
+
+    Returns
+    -------
+    DataFrame
+        One row a cell: label, seed, fold, whether it is fitted, the weights it takes up, how many
+        of its scores exist.
+    """
+    folder = RunFolder(out)
+    dataset = build_dataset(config)
+    folder.begin(_identity(config, dataset))
+    layout = prepare(folder, config, dataset, progress or Progress())
+    rows = []
+    for cell in layout.cells:
+        work = layout.bench.work(cell)
+        rows.append(
+            {
+                "label": cell.spec.title,
+                "seed": cell.seed,
+                "fold": cell.fold,
+                "fitted": "yes" if work.is_fitted else "no",
+                "weights": str(layout.choices[cell.id].saved or ""),
+                "scores": f"{work.scores_done()} of {len(layout.bench.metrics)}",
+                "shown": "yes" if cell.shown else "no, an anchor",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _identity(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
+    identity = {
+        "data": config.data.name,
+        "fingerprint": dataset.fingerprint,
+        "data_seed": config.data_seed,
+        "preset": config.preset,
+        "protocol_version": PROTOCOL_VERSION,
+    }
+    if config.reference_site is not None:
+        identity["reference_site"] = config.reference_site
+    return identity
+
+
+def reference_site(config: RunConfig, dataset: Dataset, cohort: Cohort) -> str:
+    """Return the site asked for, else the data set's own, else the one with most subjects."""
+    site = config.reference_site or dataset.reference_site
+    if site is None:
+        subjects = cohort.participants.drop_duplicates(["participant_id", "site"])
+        counts = subjects["site"].value_counts()
+        site = min(counts.index[counts == counts.max()])
+    if site not in cohort.sites:
+        raise HarmbenchError(
+            f"--reference-site '{site}' is not a site of these data; "
+            f"sites: {', '.join(cohort.sites)}"
+        )
+    return str(site)
+
+
+def _extend(folder: RunFolder, config: RunConfig) -> RunConfig:
+    """Return the union of what the folder's run asked for and what is asked for now."""
+    if not folder.config_file.is_file():
+        return config
+    held = RunConfig.model_validate(folder.config["run"])
+    mine = {spec.title for spec in config.methods}
+    methods = tuple(spec for spec in held.methods if spec.title not in mine)
+    return config.model_copy(
+        update={
+            "methods": methods + config.methods,
+            "controls": tuple(dict.fromkeys(held.controls + config.controls)),
+            "metrics": tuple(dict.fromkeys(held.metrics + config.metrics)),
+            "seeds": max(held.seeds, config.seeds),
+            "inception": config.inception or held.inception,
+            "weights": held.weights | config.weights,
+        }
+    )
+
+
+def store(layout: Layout) -> None:
+    """Write the settings and the data.
+
+    The settings first: they mark the folder as a run's, and a killed one goes on from there.
+    """
+    bench = layout.bench
+    folder, cohort, dataset = bench.folder, bench.cohort, bench.dataset
+    notes = [*dataset.notes, *map(Note, filter(None, [layout.split.reason]))]
+    said = by_kind(notes)._asdict()
+    if folder.config_file.is_file():
+        said = {kind: folder.config.get(kind, []) for kind in said}
+    content = {
+        "identity": layout.identity,
+        "run": bench.keys.config.model_dump(mode="json"),
+        "dataset": asdict(dataset.info),
+        **said,
+        "space": cohort.space,
+    }
+    write_json(folder.config_file, content)
+    if not folder.has_cohort:
+        table = cohort.participants[SPLIT_COLUMNS].assign(part=layout.split.part)
+        config = bench.keys.config
+        folder.save_cohort(cohort, table, lambda: require_unchanged(config, dataset.fingerprint))
+        # As every later run and every other process sees it: a table read from a file may hold
+        # other types of numbers than the data set's own.
+        bench.cohort = folder.cohort()
+    write_json(folder.root / "environment.json", environment())
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions that results may depend on; nothing names the machine or its user."""
+    found = {"harmbench": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return {"versions": found, "system": platform.system(), "processor": platform.machine()}
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    log = logging.getLogger("harmbench")
+    handler = LogFile(path, names=True)
+    level, propagate = log.level, log.propagate
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        log.setLevel(level)
+        log.propagate = propagate

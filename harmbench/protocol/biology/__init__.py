@@ -1,0 +1,1 @@
+"""Are age, sex and group effects kept?"""

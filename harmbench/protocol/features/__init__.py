@@ -1,0 +1,1 @@
+"""Features of images that several metrics compare."""

@@ -1,0 +1,1 @@
+"""Do images of one person still resemble each other?"""

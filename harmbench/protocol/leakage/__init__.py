@@ -1,0 +1,1 @@
+"""Does a method paint covariates into images?"""

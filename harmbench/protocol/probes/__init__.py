@@ -1,0 +1,1 @@
+"""The networks that read site, age and sex from images."""

@@ -1,0 +1,244 @@
+"""CNN probes as products: what a small network reads from harmonized images: site, age, sex.
+
+One family of networks for the three tasks (`harmbench.protocol.probes.network`), one budget for all
+methods. Each product ``probe.<task>`` holds:
+
+``predicted`` (seeds, n_test) or (seeds, n_test, classes)
+    Years, or probabilities, of every test row, in order.
+``classes`` (classes,)
+    Names of the classes; empty for the age.
+``validation_loss`` (seeds, checks), ``training_loss`` (seeds, points), ``images`` (points,)
+    Of the standardized age or of the balanced classes.
+``image_mean`` (height, width), ``image_scale``, ``label_mean``, ``label_scale`` ()
+    Standardization, from the whole probe part; 0 and 1 for the label of a class.
+``net.<name>``
+    The networks' weights, for `apply_probe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.metric import MetricInputs
+from harmbench.contracts.product import Product, ProductContext, ProductUnavailable
+from harmbench.errors import HarmbenchError, unknown
+
+if TYPE_CHECKING:
+    from harmbench.protocol.probes.network import ProbeConfig, ProbeData
+
+Task = Literal["site", "age", "sex"]
+TASKS: tuple[Task, ...] = ("site", "age", "sex")
+MIN_N = 100
+LEAST_OF_A_CLASS = 5
+PROBE_THREADS = 1
+"""The networks are so small that a second thread gains a third on an idle machine and loses tenfold
+on a busy one; with one, a probe does not depend on the number of threads either."""
+LEAST_SCALE = 1e-3
+"""Least spread of intensities that images are divided by, as a share of their root mean square:
+rounding errors are not blown up."""
+
+
+def probe_config(values: Mapping[str, Any]) -> ProbeConfig:
+    """Return the default budget with some fields replaced.
+
+    Raises
+    ------
+    HarmbenchError
+        For a name that is not a field of `harmbench.protocol.probes.network.ProbeConfig`.
+    """
+    from harmbench.protocol.probes.network import ProbeConfig
+
+    known = [field.name for field in fields(ProbeConfig)]
+    for name in values:
+        if name not in known:
+            raise unknown("probe setting", name, known)
+    return ProbeConfig(**values)
+
+
+def labeled(cohort: Cohort, task: Task) -> NDArray[np.bool_]:
+    """Return which rows have a label for the task."""
+    return cohort.participants[task].notna().to_numpy()
+
+
+def make_probe(task: Task, inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
+    """Train the probes of one task on the probe part and apply them to the test part.
+
+    Returns
+    -------
+    dict of str to ndarray
+        See the module.
+
+    Raises
+    ------
+    ProductUnavailable
+        Where there is nothing to learn: one class, one age, or too few labels.
+    """
+    from harmbench.protocol.probes.network import train_probe
+    from harmbench.training.process_state import threads
+
+    training, test = inputs.cohort("harmonized.probe"), inputs.cohort("harmonized.test")
+    _check_shape(training)
+    config = probe_config(context.probe)
+    constants = _standardization(training, task)
+    data = _data(training, task, constants, context.seeds, config)
+    with threads(PROBE_THREADS):
+        probe = train_probe(
+            data, context.seeds, config, context.device, context.progress, f"{task} probe"
+        )
+        arrays = {
+            **constants,
+            "validation_loss": probe.validation_loss,
+            "training_loss": probe.training_loss,
+            "images": probe.images,
+            **{f"net.{name}": value.numpy() for name, value in probe.state.items()},
+        }
+        return arrays | {"predicted": apply_probe(arrays, task, test.images, context.device)}
+
+
+def apply_probe(
+    arrays: Mapping[str, NDArray],
+    task: Task,
+    images: NDArray[np.float32],
+    device: str = "cpu",
+) -> NDArray[np.float32]:
+    """Let the trained probes of a product read other images.
+
+    Parameters
+    ----------
+    arrays : mapping
+        The product ``probe.<task>``, of this method or of another.
+    task : {"site", "age", "sex"}
+        The task it was trained for.
+    images : ndarray of float32, shape (n, height, width)
+        Of the size it was trained on.
+    device : str
+        Where to compute.
+
+    Returns
+    -------
+    ndarray of float32, shape (seeds, n) or (seeds, n, classes)
+        Years, or probabilities of ``arrays["classes"]``.
+    """
+    import torch
+
+    from harmbench.protocol.probes.network import predict
+
+    state = {
+        name.removeprefix("net."): torch.from_numpy(np.array(value))
+        for name, value in arrays.items()
+        if name.startswith("net.")
+    }
+    seeds = len(arrays["validation_loss"])
+    output = predict(state, _standardized(images, arrays), seeds, device)
+    if task == "age":
+        years = output[..., 0] * arrays["label_scale"] + arrays["label_mean"]
+        return years.astype(np.float32)
+    return torch.from_numpy(output).softmax(-1).numpy()
+
+
+def predicted_classes(arrays: Mapping[str, NDArray]) -> NDArray:
+    """Return the likeliest class of every test row, by name, shape (seeds, n)."""
+    return arrays["classes"][arrays["predicted"].argmax(-1)]
+
+
+def reservation(arrays: Mapping[str, NDArray]) -> str:
+    """Return ``"underfit"`` where the training loss of a network has not fallen, else ``""``."""
+    loss = arrays["training_loss"]
+    tenth = max(1, loss.shape[1] // 10)
+    fallen = loss[:, -tenth:].mean(1) < loss[:, :tenth].mean(1)
+    return "" if fallen.all() else "underfit"
+
+
+def _check_shape(cohort: Cohort) -> None:
+    if len(cohort.shape) != 2 or min(cohort.shape) < 16:
+        raise ProductUnavailable(
+            f"CNN probes read slices of at least 16 x 16 pixels, not images of {cohort.shape}"
+        )
+
+
+def _standardization(cohort: Cohort, task: Task) -> dict[str, NDArray]:
+    """Return the constants that images and labels are standardized with."""
+    mean = cohort.images.mean(0)
+    variance = float(cohort.images.var(0).mean())
+    level = np.sqrt(variance + float(np.square(mean, dtype=np.float64).mean()))
+    scale = max(np.sqrt(variance), LEAST_SCALE * level) or 1.0
+    constants = {
+        "image_mean": mean.astype(np.float32),
+        "image_scale": np.float32(scale),
+        "label_mean": np.array(0.0),
+        "label_scale": np.array(1.0),
+        "classes": np.array([], dtype="<U1"),
+    }
+    labels = cohort.participants[task][labeled(cohort, task)].to_numpy()
+    if task == "age":
+        constants |= {"label_mean": labels.mean(), "label_scale": labels.std()}
+        if len(labels) < LEAST_OF_A_CLASS or not constants["label_scale"] > 0:
+            raise ProductUnavailable(f"{len(labels)} ages of the probe part do not differ")
+    else:
+        names, counts = np.unique(labels.astype(str), return_counts=True)
+        constants["classes"] = names
+        if len(names) < 2 or counts.min() < LEAST_OF_A_CLASS:
+            held = ", ".join(f"{n} of {name}" for n, name in zip(counts, names, strict=True))
+            raise ProductUnavailable(
+                f"the probe part holds {held or 'no ' + task}; a probe needs two values of "
+                f"{task} with {LEAST_OF_A_CLASS} scans each"
+            )
+    return {name: np.asarray(value) for name, value in constants.items()}
+
+
+def _standardized(
+    images: NDArray[np.float32], constants: Mapping[str, NDArray]
+) -> NDArray[np.float32]:
+    expected = constants["image_mean"].shape
+    if images.shape[1:] != expected:
+        raise HarmbenchError(f"the probe reads images of {expected}, not {images.shape[1:]}")
+    return (images - constants["image_mean"]) / constants["image_scale"]
+
+
+def _data(
+    cohort: Cohort,
+    task: Task,
+    constants: Mapping[str, NDArray],
+    seeds: tuple[int, ...],
+    config: ProbeConfig,
+) -> ProbeData:
+    """Return standardized images and labels, with each seed's training and validation rows."""
+    from harmbench.data.splits import validation_keys
+    from harmbench.protocol.probes.network import ProbeData
+
+    cohort = cohort.subset(labeled(cohort, task))
+    column = cohort.column(task)
+    if task == "age":
+        ages = column.astype(np.float64)
+        labels = ((ages - constants["label_mean"]) / constants["label_scale"]).astype(np.float32)
+    else:
+        labels = np.searchsorted(constants["classes"], column.astype(str)).astype(np.int64)
+    train, validation = [], []
+    for seed in seeds:
+        held_out = set(validation_keys(cohort, seed, config.validation))
+        chosen = np.array([key in held_out for key in cohort.keys])
+        train.append(np.flatnonzero(~chosen))
+        validation.append(np.flatnonzero(chosen))
+    images = _standardized(cohort.images, constants)
+    return ProbeData(images, labels, len(constants["classes"]), train, validation)
+
+
+PRODUCTS = tuple(
+    Product(
+        name=f"probe.{task}",
+        needs=("harmonized.probe", "harmonized.test"),
+        make=partial(make_probe, task),
+        min_n=MIN_N,
+        reads=("seeds", "device", "probe"),
+        summary=f"CNNs that read {task}, trained on the harmonized probe part: `predicted`, "
+        "`classes`, losses and weights of every probe seed",
+    )
+    for task in TASKS
+)

@@ -1,0 +1,1 @@
+"""Do the images look like images of the reference site?"""

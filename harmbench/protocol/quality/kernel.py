@@ -1,0 +1,101 @@
+"""Kernel distances between harmonized images and real ones, on features: unbiased at any n.
+
+``kid_reference`` uses pytorch-fid's Inception features, ``kd_reference`` the fixed random
+network's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.files.blocks import blocks
+from harmbench.protocol.features.sets import REFERENCE_ORDER, FeatureSet, at_reference_site, needs
+from harmbench.stats import mmd_u
+
+SUBJECTS_AT_ONCE = 1024
+"""Averaging over a subject's rows is a product of matrices: the cube of what is done at once."""
+
+_KERNEL = {
+    "axis": "quality",
+    "level": "five",
+    "direction": "lower",
+    "goal": 0.0,
+    "min_n": 20,
+    "expected_order": REFERENCE_ORDER,
+    "doi": "arXiv:1801.01401",
+}
+
+
+def polynomial_kernel(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+    """Return KID's kernel ``(x . y / d + 1)^3`` (Binkowski 2018, arXiv 1801.01401); (n, m)."""
+    a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    return (a @ b.T / a.shape[1] + 1.0) ** 3
+
+
+def _kernel(inputs: MetricInputs, extractor: str) -> MetricResult:
+    ours, real, reason = at_reference_site(inputs, extractor)
+    if reason:
+        return MetricResult.skipped(reason)
+    pairs = ((ours, ours), (real, real), (ours, real))
+    found = mmd_u(*(_kernel_of_subjects(x, y) for x, y in pairs))
+    return MetricResult(
+        overall=Estimate(found.value, found.low, found.high, len(np.unique(ours.subjects))),
+        note=f"{len(ours.subjects)} images against {len(real.subjects)} real ones",
+    )
+
+
+def _kernel_of_subjects(x: FeatureSet, y: FeatureSet) -> NDArray[np.float64]:
+    """Kernel averaged over each subject's rows: the units of a U-statistic must be independent."""
+    ours = list(_by_subject(x))
+    theirs = ours if y is x else list(_by_subject(y))
+    out = np.empty([len(np.unique(one.subjects)) for one in (x, y)])
+    top = 0
+    for a, rows in ours:
+        left = 0
+        for b, columns in theirs:
+            one = x.features[rows]
+            # A product with itself is taken as one, by another routine, with other last digits.
+            other = one if columns is rows else y.features[columns]
+            kernel = polynomial_kernel(one, other)
+            out[top : top + len(a), left : left + len(b)] = a @ kernel @ b.T
+            left += len(b)
+        top += len(a)
+    return out
+
+
+def _by_subject(x: FeatureSet) -> Iterator[tuple[NDArray[np.float64], NDArray[np.intp]]]:
+    """Yield averaging matrices (subjects, rows) of blocks of subjects, with their rows."""
+    names, codes = np.unique(x.subjects, return_inverse=True)
+    for part in blocks(len(names), 1, SUBJECTS_AT_ONCE):
+        rows = np.flatnonzero((codes >= part.start) & (codes < part.stop))
+        member = (np.arange(part.start, part.stop)[:, None] == codes[rows]).astype(float)
+        yield member / member.sum(1, keepdims=True), rows
+
+
+@metric(
+    label="KID reference",
+    needs=needs("inception"),
+    extractor="inception",
+    **_KERNEL,
+)
+def kid_reference(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
+    """Kernel distance of harmonized test images to real images of the reference site, unbiased.
+
+    The companion of `fid_reference` at small n; it may be negative.
+    """
+    return _kernel(inputs, "inception")
+
+
+@metric(
+    label="KD reference",
+    needs=needs("random-conv"),
+    extractor="random-conv",
+    **_KERNEL,
+)
+def kd_reference(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
+    """`kid_reference` on features of a fixed random network."""
+    return _kernel(inputs, "random-conv")

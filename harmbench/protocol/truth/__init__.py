@@ -1,0 +1,1 @@
+"""How far is an image from the truth?"""

@@ -1,0 +1,1 @@
+"""What trained methods and probes share: the training loop, layers, saved weights."""
