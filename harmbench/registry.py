@@ -7,7 +7,6 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -74,41 +73,24 @@ def absolute(name: str) -> str:
     return f"{Path(path).resolve()}:{attribute}"
 
 
-def code_id(kind: Kind, name: str) -> str:
-    """Return a hash of the sources a plug-in comes from: its file, or its package's .py files."""
+def home(kind: Kind, name: str) -> tuple[str, str]:
+    """Return the module (or the absolute path of the file) and the name of a plug-in."""
     if _is_file(name):
-        path = Path(name.rpartition(":")[0]).resolve()
-        return _hash([(path.name, _source(path))])
-    module = _entries(kind)[name].module
-    return package_id(module.rpartition(".")[0] or module)
+        path, _, attribute = absolute(name).rpartition(":")
+        return path, attribute
+    entry = _entries(kind)[name]
+    return entry.module, entry.attr
 
 
 @cache
-def package_id(package: str) -> str:
-    """Return a hash of a package's (or a module's) sources.
-
-    Raises
-    ------
-    HarmbenchError
-        Where it has none.
-    """
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise HarmbenchError(f"package '{package}' has no sources to identify it by")
-    origin = Path(spec.origin)
-    found = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-    return _hash((path.name, path.read_bytes()) for path in found)
-
-
-def _hash(sources: Iterable[tuple[str, bytes]]) -> str:
-    digest = hashlib.sha256()
-    for name, source in sources:
-        digest.update(name.encode() + b"\0" + source + b"\0")
-    return digest.hexdigest()[:16]
+def packages() -> frozenset[str]:
+    """Return the names of the packages that register anything."""
+    kinds: tuple[Kind, ...] = ("method", "metric", "dataset")
+    return frozenset(e.module.partition(".")[0] for kind in kinds for e in _entries(kind).values())
 
 
 @cache
-def _source(path: Path) -> bytes:
+def source(path: Path) -> bytes:
     """Return what a plug-in's file held when it was first asked for: the key's code is what runs.
 
     A file that is edited while a run is at work would else be hashed anew and put under the keys
@@ -119,7 +101,17 @@ def _source(path: Path) -> bytes:
 
 def refresh() -> None:
     """Read the files of plug-ins anew, at the begin of a run."""
-    _source.cache_clear()
+    global _generation
+    source.cache_clear()
+    _generation += 1
+
+
+_generation = 0
+
+
+def generation() -> int:
+    """Return how often the files of plug-ins were read anew."""
+    return _generation
 
 
 def _is_file(name: str) -> bool:
@@ -146,9 +138,9 @@ def _without_object(kind: Kind, path: Path) -> HarmbenchError:
 def _load_from_file(name: str) -> Any:
     path_text, _, attribute = name.rpartition(":")
     path = Path(path_text).resolve()
-    source = _source(path)
+    content = source(path)
     # With its content, since a cluster's workers live longer than a version of a file.
-    text = str(path).encode() + b"\0" + source
+    text = str(path).encode() + b"\0" + content
     module_name = f"harmbench_plugin_{hashlib.sha256(text).hexdigest()[:12]}"
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
@@ -157,7 +149,7 @@ def _load_from_file(name: str) -> Any:
         sys.modules[module_name] = module
         try:
             # Not by the loader, whose bytecode cache takes two versions of one second for the same.
-            exec(compile(source, str(path), "exec"), module.__dict__)
+            exec(compile(content, str(path), "exec"), module.__dict__)
         except (Exception, SystemExit) as error:
             del sys.modules[module_name]
             raise HarmbenchError(f"{path} does not load: {error!r}") from error

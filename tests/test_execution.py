@@ -1,30 +1,35 @@
-"""Cells in other processes: the same bytes, nothing twice, whoever dies or is stopped."""
+"""Nodes made by other processes: the same bytes, nothing twice, whoever dies or is stopped."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from distributed import LocalCluster
 from typer.testing import CliRunner
 
 import harmbench.data.toy
 from harmbench.cli.app import app
-from harmbench.config import RunConfig, resolve
-from harmbench.engine import execute as execution
-from harmbench.engine.execute import crew
-from harmbench.engine.relay import Shown
-from harmbench.engine.run import run
+from harmbench.config import RunConfig, build_dataset, resolve
+from harmbench.engine import execute, worker
+from harmbench.engine.execute import workers
+from harmbench.engine.run import open_graph, prepare, run, store
+from harmbench.engine.worker import Order, settings_id
 from harmbench.errors import HarmbenchError
-from harmbench.progress import LineProgress, Progress
+from harmbench.progress import Progress, Task
+from harmbench.results.folder import RunFolder
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"
 FOLDS = 2
@@ -105,6 +110,14 @@ class DiesAgain(Counted):
         return super().fit(cohort, context)
 
 
+class Steps(Counted):
+    def fit(self, cohort, context):
+        with context.progress.task("slow step", 3) as task:
+            with context.progress.task("inner", 1):
+                task.advance(3)
+        return self
+
+
 class Beats(Counted):
     def before(self):
         while not (ROOM / "go").exists():
@@ -165,7 +178,6 @@ def test_two_processes_come_to_the_same_bytes_and_do_nothing_twice(room: Path) -
     assert done(room) == here
     made = made_in_logs(room / "there")
     assert made == Counter(list(made)), "made twice"
-    assert not (room / "there/.jobs").exists()
 
 
 @posix
@@ -175,24 +187,8 @@ def test_what_a_process_dies_of_is_tried_again_alone_and_the_rest_is_done_once(r
     status = summary.scores.groupby("label")["status"].agg(set)
     assert status.to_dict() == {"Dies": {"ok"}, "DiesAgain": {"failed"}, "Counted": {"ok"}}
     assert len(summary.failed) == 1
-    assert "its process died twice (SIGKILL)" in summary.failed[0]
+    assert "fit: its process died twice" in summary.failed[0]
     assert fits(room) == {"Dies": FOLDS, "DiesAgain": FOLDS - 1, "Counted": FOLDS}
-
-
-@posix
-def test_a_process_that_dies_before_it_says_what_it_does_ends_no_run(
-    room: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    round_of = execution._round
-
-    def silent(*args: Any) -> Any:
-        return round_of(*args)[0], {}
-
-    monkeypatch.setattr(execution, "_round", silent)
-    summary = run(config(room, "DiesAgain", "Counted", controls=["none"]), room / "out", jobs=1)
-    status = summary.scores.groupby("label")["status"].agg(set)
-    assert status.to_dict() == {"DiesAgain": {"failed"}, "Counted": {"ok"}}
-    assert "its process died twice (before it began)" in summary.failed[0]
 
 
 @posix
@@ -252,8 +248,7 @@ def assert_silent(room: Path) -> None:
 
 
 def test_a_cluster_does_all_of_it_once_though_a_worker_is_killed(room: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
-    with distributed.LocalCluster(
+    with LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
     ) as cluster:
         summary = run(
@@ -270,19 +265,15 @@ def test_a_cluster_does_all_of_it_once_though_a_worker_is_killed(room: Path) -> 
     assert set(twice.values()) <= {"fit"}, "only the fit that killed its worker began twice"
 
 
-def test_jobs_or_a_cluster_not_both(tmp_path: Path) -> None:
-    with (
-        pytest.raises(HarmbenchError, match="give one of them"),
-        crew(tmp_path, Progress(), jobs=2, dask="tcp://x:1"),
-    ):
+def test_jobs_or_a_cluster_not_both() -> None:
+    with pytest.raises(HarmbenchError, match="give one of them"), workers(2, "tcp://x:1"):
         pass
 
 
 def test_a_scheduler_that_is_not_there_is_said_to_be_so(
     room: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
-    monkeypatch.setattr(execution, "SECONDS_TO_CONNECT", 0.3)
+    monkeypatch.setattr(execute, "SECONDS_TO_CONNECT", 0.3)
     with pytest.raises(HarmbenchError, match="no scheduler answers there"):
         run(config(room), room / "out", dask="tcp://127.0.0.1:9")
     assert not (room / "out").exists()
@@ -295,18 +286,54 @@ def test_jobs_without_threads_have_one_thread_each(room: Path) -> None:
     assert "threads 3\n" in CliRunner().invoke(app, more).output
 
 
-def test_each_worker_is_shown_with_its_step() -> None:
-    said: list[str] = []
-    seconds = iter(range(0, 10_000, 20))
-    shown = Shown(LineProgress(said.append, clock=lambda: float(next(seconds))))
-    shown.show({"a": {"cell": "ddae, seed 0", "step": "fit", "total": 100, "done": 40}})
-    shown.show({"a": {"cell": "ddae, seed 0", "step": "fit", "total": 100, "done": 60}})
-    shown.show({"a": {"cell": "ddae, seed 0", "step": "render", "total": 7, "done": 2}})
-    heads = [line.split(",")[:2] for line in said]
-    assert [",".join(head) for head in heads] == [
-        "ddae, seed 0: fit: 40/100",
-        "ddae, seed 0: fit: 60/100",
-        "ddae, seed 0: render: 2/7",
-    ]
-    shown.show({})
-    assert shown._open == {}
+class Recorded(Progress):
+    """Keeps the descriptions of all tasks."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    @contextmanager
+    def task(self, description: str, total: float) -> Iterator[Task]:
+        self.said.append(f"{description} ({total:g})")
+        with super().task(description, total) as task:
+            yield task
+
+
+def test_each_worker_is_shown_with_its_step(room: Path) -> None:
+    progress = Recorded()
+    asked = config(room, "Steps", controls=["none"], metrics=["distance_pcc"])
+    run(asked, room / "out", progress, jobs=1)
+    assert progress.said[0].startswith("all steps")
+    assert "Steps, seed 0, fold A: slow step (3)" in progress.said
+    assert not any("inner" in text for text in progress.said), "only the outermost is shown"
+
+
+@pytest.fixture
+def stored(room: Path) -> Path:
+    """Return the folder of a run whose nodes are all missing."""
+    asked, folder = config(room, "Counted"), RunFolder(room / "out")
+    store(prepare(folder, asked, build_dataset(asked), Progress()))
+    return folder.root
+
+
+def test_what_is_sent_to_a_worker_holds_no_data(stored: Path) -> None:
+    order = Order(stored, settings_id(stored), open_graph)
+    assert len(pickle.dumps(order)) < 1_000
+
+
+def test_a_worker_with_other_code_says_so_and_does_nothing(stored: Path) -> None:
+    node = next(iter(open_graph(stored).nodes))
+    order = Order(stored, settings_id(stored), open_graph)
+    with pytest.raises(HarmbenchError, match="has other code"):
+        order(node[:-1] + ("0" if node[-1] != "0" else "1"), {})
+    assert not (stored / "cells").exists()
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "SECONDS_TO_SEE", 0.0)
+    with pytest.raises(HarmbenchError, match="does not see the folder"):
+        Order(stored, "of another run", open_graph)("", {})
+    with pytest.raises(HarmbenchError, match="does not see the folder"):
+        Order(stored / "elsewhere", settings_id(stored), open_graph)("", {})

@@ -15,6 +15,7 @@ from harmbench.contracts.product import ProductContext
 from harmbench.data.splits import make_split
 from harmbench.data.toy import ToyDataset
 from harmbench.protocol.biology.effects import age_slopes, nuisance
+from harmbench.protocol.leakage import metrics as leakage
 from harmbench.protocol.leakage.metrics import (
     age_mae_placebo,
     leakage_age,
@@ -22,7 +23,6 @@ from harmbench.protocol.leakage.metrics import (
     leakage_sex,
     placebo,
 )
-from harmbench.protocol.leakage.metrics import metrics as leakage
 
 SITES = np.array(["ash", "birch", "cedar"])
 

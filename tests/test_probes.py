@@ -8,8 +8,8 @@ from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
 from harmbench.contracts.product import ProductContext, ProductUnavailable
 from harmbench.errors import HarmbenchError
+from harmbench.protocol.probes import training as probes
 from harmbench.protocol.probes.training import PRODUCTS, apply_probe, predicted_classes, reservation
-from harmbench.protocol.probes.training import training as probes
 
 QUICK = {"images": 1_200, "channels": (6, 8)}
 SITES = ("ash", "birch", "cedar")

@@ -9,7 +9,7 @@ from harmbench.contracts.product import ProductContext, ProductUnavailable
 from harmbench.data.splits import validation_keys
 from harmbench.data.toy import ToyDataset
 from harmbench.protocol.features.intensities import NAMES, intensity_features
-from harmbench.protocol.site.accuracy import kinds as site_kinds
+from harmbench.protocol.site import kinds as site_kinds
 from harmbench.protocol.site.kinds import (
     FITSET,
     KINDS,

@@ -74,12 +74,12 @@ def test_another_json_is_not_a_run(tmp_path: Path) -> None:
 def test_a_dry_run_tells_what_is_done_and_writes_nothing(tmp_path: Path) -> None:
     config = resolve(data=TOY, methods=["blur"], metrics=["truth_mae"], threads=1)
     out = tmp_path / "out"
-    plan = outline(config, out)
+    plan = outline(config, out).cells
     assert not out.exists()
     assert set(plan["scores"]) == {"0 of 1"}
     run(config, out)
     before = sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*"))
-    plan = outline(config.model_copy(update={"metrics": ("truth_mae", "truth_psnr")}), out)
+    plan = outline(config.model_copy(update={"metrics": ("truth_mae", "truth_psnr")}), out).cells
     assert set(plan["scores"]) == {"1 of 2"}
     assert set(plan["fitted"]) == {"yes"}
     assert before == sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*"))

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from harmbench.errors import HarmbenchError
+from harmbench.training import checkpoint
 from harmbench.training.checkpoint import FILE
-from harmbench.training.loop import Diverged, Phase, TrainConfig, checkpoint, rows_at, train
+from harmbench.training.loop import Diverged, Phase, TrainConfig, rows_at, train
 from harmbench.training.process_state import seeded, threads
 
 CONFIG = TrainConfig(images=120, batch_size=8, lr=1e-2, schedule="cosine", warmup=16, ema=0.9)

@@ -9,7 +9,7 @@ import pytest
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
 from harmbench.contracts.product import ProductContext, ProductUnavailable
-from harmbench.protocol.biology.age_and_sex import transfer
+from harmbench.protocol.biology import transfer
 from harmbench.protocol.biology.transfer import age_transfer, make_transfer
 
 SITES = np.array(["ash", "birch", "cedar"])

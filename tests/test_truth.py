@@ -7,7 +7,7 @@ from skimage.metrics import structural_similarity
 
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
-from harmbench.protocol.truth.errors import errors as room
+from harmbench.protocol.truth import errors as room
 
 SHAPE = (8, 9)
 METRICS = [room.truth_mae, room.truth_mae_clean, room.truth_psnr, room.truth_ssim]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,14 +90,22 @@ def run_and_report(
 
 
 def _plan(config: RunConfig, folder: Path) -> str:
-    table = outline(config, folder)
+    cells, work = outline(config, folder)
+    known = work["seconds"].dropna()
+    total = f"{work['nodes'].sum()} steps, about {timedelta(seconds=round(known.sum()))}"
     lines = [
         f"data      {config.data.name} {config.data.params or ''}",
         f"preset    {config.preset}, protocol {config.protocol}, threads {config.threads}",
         f"metrics   {', '.join(config.metrics)}",
         f"folder    {folder}{'' if folder.exists() else ' (new)'}",
         "",
-        tabulate(table, headers="keys", showindex=False),
+        tabulate(cells, headers="keys", showindex=False),
+        "",
+        tabulate(work, headers="keys", showindex=False, floatfmt=".1f", missingval="?"),
+        "",
+        f"missing   {total} on one machine, as far as costs are known"
+        if len(work)
+        else "missing   nothing",
     ]
     return "\n".join(lines)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harmbench.engine.cells import Bench
 from harmbench.engine.keys import Cell
-from harmbench.engine.nodes import Bench
 from harmbench.files.atomic import read_json, write_json
 from harmbench.results.folder import SCORE_COLUMNS
 

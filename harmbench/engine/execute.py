@@ -1,206 +1,183 @@
-"""How the cells of a run are worked through: one by one here, in processes, or on a cluster.
+"""The nodes of a run, made by Dask: in this process, in several of this machine, on a cluster.
 
-The engines are `concurrent.futures` and `distributed`, which has the same interface. Results travel
-through the run folder; processes claim each stage on the `harmbench.engine.board`, so that
-none is done twice. See `harmbench.engine.worker` for the other side.
+Results travel through the run folder. Nodes get and return outcomes, which are small.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    CancelledError,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harmbench.engine.board import Board, opened, take_down
-from harmbench.engine.keys import Cell
-from harmbench.engine.nodes import Bench
-from harmbench.engine.relay import Shown
-from harmbench.engine.worker import (
-    EXIT_INTERRUPTED,
-    Answer,
-    Order,
-    begin,
-    sees,
-    stage_keys,
-    work,
-    work_or_end,
-)
+import dask
+
+from harmbench.engine.graph import Graph
+from harmbench.engine.keys import digest
+from harmbench.engine.nodes import Node, Outcome
+from harmbench.engine.nodes import make as make_node
+from harmbench.engine.worker import Open, Order, Outcomes, ask_to_stop, settings_id
 from harmbench.errors import HarmbenchError
-from harmbench.progress import Progress
+from harmbench.progress import Progress, Task
 
-SECONDS_BETWEEN_LOOKS = 0.5
-SECONDS_TO_STOP = 3.0
-"""How long stopped processes may take to save what they have; less than a person waits."""
+if TYPE_CHECKING:
+    from distributed import Client
+
 SECONDS_TO_CONNECT = 10
+SECONDS_TO_SAVE = 3.0
+"""How long trainings may take to save their state when a run is stopped."""
 
-Records = list[dict[str, Any]]
-"""Of all cells in order, and of all metrics in order in each; with the cell and the metric."""
-WorkThrough = Callable[[Bench, list[Cell]], Records]
-
-log = logging.getLogger("harmbench.engine.execute")
+log = logging.getLogger("harmbench.execute")
 
 
-@contextmanager
-def crew(
-    root: Path, progress: Progress, *, jobs: int | None = None, dask: str | None = None
-) -> Iterator[WorkThrough]:
-    """Get ready to work through cells, here or elsewhere.
+def execute(graph: Graph, progress: Progress, client: Client | None, open_graph: Open) -> Outcomes:
+    """Make all nodes of a graph that have no result yet.
 
     Parameters
     ----------
-    root : Path
-        The run folder, locked by this process.
+    graph : Graph
+        What is asked for; the run folder holds its settings and data.
     progress : Progress
-        Where to show one bar over all cells, and what each worker does.
-    jobs : int or None
-        Processes to start on this machine.
-    dask : str or None
-        Address of a scheduler; its workers must see the run folder.
+        Where to show how far it is.
+    client : distributed.Client or None
+        Whose workers make the nodes; None for this process.
+    open_graph : callable
+        How a worker reads the graph.
 
-    Yields
-    ------
-    callable
-        ``work_through(bench, cells)`` returns `Records`.
+    Returns
+    -------
+    dict of str to Outcome
+        By node.
 
     Raises
     ------
     HarmbenchError
-        Where both are given, or the cluster cannot be used; here or while it works.
+        Where a worker does not see the run folder, or has other code.
     """
-    if jobs is not None and dask is not None:
-        raise HarmbenchError(f"--jobs {jobs} --dask {dask}: give one of them")
-    if jobs is None and dask is None:
-        take_down(root)
-        yield partial(_one_by_one, progress=progress)
+    nodes = {node.id: node for node in graph.missing()}
+    with progress.task("all steps", len(nodes)) as task:
+        if client is None:
+            return _in_process(graph, nodes, task)
+        root = graph.bench.folder.root.absolute()
+        with _Remote(client, root, open_graph, progress, task) as remote:
+            return remote.make(nodes)
+
+
+def _delayed(
+    nodes: Mapping[str, Node], make: Callable[[str, Outcomes], Outcome], mark: str = ""
+) -> dict[str, Any]:
+    """Return the nodes as a Dask graph: each calls ``make(id, outcomes before it)``."""
+    call = dask.delayed(make, pure=False, traverse=False)
+    found: dict[str, Any] = {}
+    for one, node in nodes.items():
+        before = {i: found[i] for i in node.before if i in found}
+        found[one] = call(one, before, dask_key_name=mark + one)
+    return found
+
+
+def _in_process(graph: Graph, nodes: Mapping[str, Node], task: Task) -> Outcomes:
+    def make(one: str, before: Outcomes) -> Outcome:
+        node = nodes[one]
+        outcome = make_node(graph.bench.work(node.cell), node, before)
+        task.advance(1, note=f"{node.cell.spec.title}: {node.name}")
+        return outcome
+
+    made = dask.compute(*_delayed(nodes, make).values(), scheduler="sync", optimize_graph=False)
+    return dict(zip(nodes, made, strict=True))
+
+
+# -- workers ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def workers(jobs: int | None, address: str | None) -> Iterator[Client | None]:
+    """Start processes of this machine, or connect to a cluster; neither for None and None.
+
+    Parameters
+    ----------
+    jobs : int or None
+        Processes to start.
+    address : str or None
+        Of a scheduler whose workers see the run folder.
+
+    Raises
+    ------
+    HarmbenchError
+        Where both are given, the processes do not start, or no scheduler answers.
+    """
+    if jobs is not None and address is not None:
+        raise HarmbenchError(f"--jobs {jobs} --dask {address}: give one of them")
+    if jobs is None and address is None:
+        yield None
         return
-    with opened(root.absolute()) as board:
-        if dask is None:
-            assert jobs is not None
-            yield partial(_in_processes, board=board, progress=progress, jobs=jobs)
-        else:
-            with _cluster(dask, board, progress) as executor:
-                yield partial(_on_cluster, board=board, progress=progress, executor=executor)
+    from distributed import Client
 
-
-def _one_by_one(bench: Bench, cells: list[Cell], progress: Progress) -> Records:
-    records = []
-    with progress.task("all cells", len(cells)) as task:
-        for cell in cells:
-            work = bench.work(cell)
-            for name, metric in bench.metrics.items():
-                record = work.score(name)
-                records.append({"cell": cell, "metric": metric.info, **record})
-            task.advance(1, note=cell.spec.title)
-    return records
-
-
-# -- processes of this machine ------------------------------------------------------------------
-
-
-def _in_processes(
-    bench: Bench, cells: list[Cell], board: Board, progress: Progress, jobs: int
-) -> Records:
-    """Work through cells in processes; what one dies of is tried again at the end, alone."""
-    with _Desk(bench, cells, board, progress) as desk:
-        waiting = desk.orders
-        suspects: list[Order] = []
-        while waiting:
-            lost, died = _round(desk, waiting, jobs)
-            if lost and not died:
-                # Nobody has noted what it was at: alone, each tells by itself.
-                if len(lost) == len(waiting):
-                    raise HarmbenchError(
-                        f"--jobs {jobs}: the processes end before they begin. In a Python script, "
-                        'put the call under `if __name__ == "__main__":`, since every process '
-                        "imports the script again"
-                    )
-                died = {order.number: "" for order in lost}
-            suspects += [order for order in lost if order.number in died]
-            waiting = [order for order in lost if order.number not in died]
-        for order in suspects:
-            log.warning("%s: its process died; again, alone", order.cell.headline)
-            lost, died = _round(desk, [order], 1)
-            if lost:
-                told = next(iter(died.values()), "before it began")
-                desk.give_up(order, f"its process died twice ({told}), perhaps for want of memory")
-        return desk.records()
-
-
-def _round(desk: _Desk, orders: Sequence[Order], jobs: int) -> tuple[list[Order], dict[int, str]]:
-    """Get answers from a fresh pool; return orders without one, and who died, with the reason."""
-    with _pool(min(jobs, len(orders))) as (pool, processes):
-        with _interrupts_held_back():
-            futures = {pool.submit(work_or_end, order): order for order in orders}
-        processes()
-        lost = desk.collect(futures, BrokenProcessPool)
-    codes = {process.pid: process.exitcode for process in processes()}
-    at_work = {note["number"]: codes.get(note["pid"]) for note in desk.take_down()}
-    # When one process dies, the pool asks all others to end.
-    asked = (EXIT_INTERRUPTED, -signal.SIGTERM)
-    died = {n: code for n, code in at_work.items() if code not in asked} or at_work
-    return lost, {n: _told(code) for n, code in died.items()} if lost else {}
-
-
-def _told(code: int | None) -> str:
-    return signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
+    with ExitStack() as stack:
+        place = address if jobs is None else stack.enter_context(_local_cluster(jobs))
+        try:
+            client = Client(place, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise HarmbenchError(
+                f"--dask {address}: no scheduler answers there; give the address that "
+                "`dask scheduler` prints, such as tcp://host:8786"
+            ) from error
+        with client:
+            yield client
 
 
 @contextmanager
-def _pool(size: int) -> Iterator[tuple[Executor, Callable[[], set[BaseProcess]]]]:
-    """Start a pool of processes that are gone after the block; also gives its processes."""
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    seen: set[BaseProcess] = set()
+def _local_cluster(jobs: int) -> Iterator[Any]:
+    from distributed import LocalCluster
 
-    def processes() -> set[BaseProcess]:
-        seen.update(set(multiprocessing.active_children()) - others)
-        return seen
+    settings = {
+        # One death only makes a node suspect; it is tried again by itself.
+        "distributed.scheduler.allowed-failures": 0,
+        # Threads are limited by node, as in one process.
+        "distributed.nanny.pre-spawn-environ": {},
+        "distributed.comm.timeouts.connect": "30s",
+    }
+    with dask.config.set(settings), _interrupts_blocked():
+        try:
+            cluster = LocalCluster(
+                n_workers=jobs,
+                threads_per_worker=1,
+                dashboard_address=None,
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as error:
+            raise HarmbenchError(
+                f"--jobs {jobs}: the processes end before they begin ({error}). In a Python "
+                'script, put the call under `if __name__ == "__main__":`, since every process '
+                "imports the script again"
+            ) from error
+    with cluster:
+        try:
+            yield cluster
+        except BaseException:
+            _kill(cluster)
+            raise
 
-    pool = ProcessPoolExecutor(size, mp_context=context, initializer=begin)
-    try:
-        yield pool, processes
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        _stop(processes())
-        raise
-    pool.shutdown()
 
-
-def _stop(processes: set[BaseProcess]) -> None:
-    """End processes; a training among them saves its state first, where that is soon done."""
-    try:
-        for process in processes:
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, signal.SIGINT)
-        end = time.monotonic() + SECONDS_TO_STOP
-        for process in processes:
-            process.join(max(0.0, end - time.monotonic()))
-    finally:
-        for process in processes:
-            process.kill()
+def _kill(cluster: Any) -> None:
+    """End the processes at once; an orderly end waits for what they are computing."""
+    for nanny in cluster.workers.values():
+        nanny.auto_restart = False
+        if nanny.pid:
+            with suppress(ProcessLookupError):
+                os.kill(nanny.pid, signal.SIGKILL)
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Let processes that are started inside the block hear no Ctrl-C before they can handle it."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Let processes and threads that are started inside the block never hear of a Ctrl-C.
+
+    The driver alone answers it, and tells its workers.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -211,138 +188,92 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# -- a cluster ----------------------------------------------------------------------------------
+class _Remote:
+    """Has nodes made by the workers of a client, and shows what each of them does."""
 
+    def __init__(
+        self, client: Client, root: Path, open_graph: Open, progress: Progress, task: Task
+    ) -> None:
+        self._client, self._progress, self._task = client, progress, task
+        self._order = Order(root, settings_id(root), open_graph)
+        self._topic = self._order.topic
+        self._shown: dict[str, tuple[ExitStack, Task]] = {}
 
-@contextmanager
-def _cluster(address: str, board: Board, progress: Progress) -> Iterator[Executor]:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise HarmbenchError(
-            "--dask needs the package distributed; install harmbench with its extra: "
-            "pip install 'harmbench[cluster]'"
-        ) from error
-    try:
-        client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise HarmbenchError(
-            f"--dask {address}: no scheduler answers there; give the address that "
-            "`dask scheduler` prints, such as tcp://host:8786"
-        ) from error
-    with client:
-        _require_shared(client, board, address, progress)
-        yield client.get_executor(pure=False)
-
-
-def _require_shared(client: Any, board: Board, address: str, progress: Progress) -> None:
-    """Check that the workers that are there see the run folder; later ones check themselves."""
-    asked = (board.root, board.token)
-    seen = client.run(sees, *asked)
-    if not seen:
-        progress.message(f"{address} has no workers yet; waiting for the first")
-        # As a task, since some clusters start workers only for tasks.
-        seen = {"that came first": client.submit(sees, *asked, pure=False).result()}
-    blind = sorted(who for who, found in seen.items() if not found)
-    if blind:
-        raise HarmbenchError(
-            f"--out {board.root} is not seen by the worker {', '.join(blind)}; "
-            "give a folder that all of them share"
-        )
-
-
-def _on_cluster(
-    bench: Bench, cells: list[Cell], board: Board, progress: Progress, executor: Executor
-) -> Records:
-    """Work through cells on a cluster, which tries again what dies, a few times, by itself."""
-    from distributed import KilledWorker
-
-    with _Desk(bench, cells, board, progress) as desk:
-        futures = {executor.submit(work, order): order for order in desk.orders}
-        try:
-            lost = desk.collect(futures, KilledWorker)
-        except CancelledError as error:
-            raise HarmbenchError(
-                "the connection to the scheduler was lost; the same command goes on where it was"
-            ) from error
-        finally:
-            for future in futures:
-                future.cancel()
-        for order in lost:
-            desk.give_up(order, "every worker that tried it died; see their logs")
-        return desk.records()
-
-
-# -- both ---------------------------------------------------------------------------------------
-
-
-class _Desk:
-    """Hands out the orders of a run, gathers the answers, and shows how far it is."""
-
-    def __init__(self, bench: Bench, cells: list[Cell], board: Board, progress: Progress) -> None:
-        self._bench, self._cells, self._board = bench, cells, board
-        self._answers: dict[int, Answer] = {}
-        self._total = progress.task("all cells", len(cells))
-        self._shown = Shown(progress)
-        self.orders = [self._order(number, cell) for number, cell in enumerate(cells)]
-
-    def __enter__(self) -> _Desk:
-        self._task = self._total.__enter__()
+    def __enter__(self) -> _Remote:
+        self._client.subscribe_topic(self._topic, lambda event: self._show(event[1]))
+        if not self._client.scheduler_info()["workers"]:
+            self._progress.message("the scheduler has no workers yet; waiting for the first")
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._shown.show({})
-        self._total.__exit__(*error)
+        self._client.unsubscribe_topic(self._topic)
+        for stack, _ in self._shown.values():
+            stack.close()
 
-    def _order(self, number: int, cell: Cell) -> Order:
-        bench = self._bench
-        keys = stage_keys(bench.work(cell))
-        board, sent = self._board, replace(bench.keys, products={})
-        return Order(board.root, board.token, number, cell, sent, bench.weights, keys)
+    def make(self, nodes: Mapping[str, Node]) -> Outcomes:
+        """Make all nodes; what a worker dies of is tried again by itself, then given up."""
+        outcomes: Outcomes = {}
+        while left := {one: node for one, node in nodes.items() if one not in outcomes}:
+            suspects = self._round(left, outcomes)
+            for one in suspects:
+                node = nodes[one]
+                log.warning("%s, %s: its process died; again, alone", node.cell.headline, node.name)
+                if one in self._round({one: node}, outcomes):
+                    reason = "its process died twice, perhaps for want of memory"
+                    log.error("%s, %s: %s", node.cell.headline, node.name, reason)
+                    outcomes[one] = Outcome("failed", f"{node.name}: {reason}")
+                    self._task.advance(1)
+            if not suspects and not left.keys() <= outcomes.keys():
+                raise HarmbenchError(
+                    "the connection to the scheduler was lost; the same command goes on where it "
+                    "was"
+                )
+        return outcomes
 
-    def collect(
-        self, futures: Mapping[Future[Answer], Order], death: type[Exception]
-    ) -> list[Order]:
-        """Wait for all answers; return the orders that have none because of a death."""
-        lost, pending = [], set(futures)
-        while pending:
-            done, pending = wait(pending, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
-            for future in done:
-                try:
-                    self._take(futures[future], future.result())
-                    log.info("%s: done", futures[future].cell.headline)
-                except death:
-                    lost.append(futures[future])
-            self._shown.show(self._board.notes())
-        return lost
+    def _round(self, nodes: Mapping[str, Node], outcomes: Outcomes) -> list[str]:
+        """Add the outcomes of nodes; return those during which a worker has died."""
+        from distributed import KilledWorker, as_completed
+        from distributed.client import FutureCancelledError
 
-    def _take(self, order: Order, answer: Answer) -> None:
-        if answer.complaint:
-            raise HarmbenchError(answer.complaint)
-        self._answers[order.number] = answer
-        self._task.advance(1, note=order.cell.spec.title)
+        known = {i: outcomes[i] for n in nodes.values() for i in n.before if i in outcomes}
+        order = self._order.after(known)
+        graph = _delayed(nodes, order, f"{digest(str(self._order.root))[:8]}/")
+        futures = self._client.compute(list(graph.values()), optimize_graph=False)
+        of = dict(zip((future.key for future in futures), nodes, strict=True))
+        suspects = []
+        try:
+            for future in as_completed(futures, loop=self._client.loop):
+                error = future.exception()
+                if error is None:
+                    outcomes[of[future.key]] = future.result()
+                    node = nodes[of[future.key]]
+                    self._task.advance(1, note=f"{node.cell.spec.title}: {node.name}")
+                elif isinstance(error, KilledWorker):
+                    suspects += [of[future.key]] if str(error.task) == future.key else []
+                elif not isinstance(error, FutureCancelledError):
+                    raise error
+        except KeyboardInterrupt:
+            self._stop()
+            raise
+        finally:
+            self._client.cancel(futures)
+        return suspects
 
-    def give_up(self, order: Order, reason: str) -> None:
-        """Take what there is of a cell, and the reason for what there is not."""
-        work = self._bench.work(order.cell)
-        marks = [work.score_stage(name).mark for name in self._bench.metrics]
-        failed = {"status": "failed", "reason": reason}
-        log.error("%s: %s", order.cell.headline, reason)
-        self._take(order, Answer([mark or failed for mark in marks]))
+    def _stop(self) -> None:
+        """Let trainings save their state, where that is soon done."""
+        self._client.run(ask_to_stop, on_error="ignore")
+        end = time.monotonic() + SECONDS_TO_SAVE
+        while any(self._client.processing().values()) and time.monotonic() < end:
+            time.sleep(0.05)
 
-    def take_down(self) -> list[dict[str, Any]]:
-        """Take the notes that dead processes have left off the board; return them."""
-        left = self._board.notes()
-        for name in left:
-            self._board.take(name)
-        return list(left.values())
-
-    def records(self) -> Records:
-        """Return what all answers say, in the order of the run."""
-        return [
-            {"cell": cell, "metric": metric.info, **record}
-            for number, cell in enumerate(self._cells)
-            for metric, record in zip(
-                self._bench.metrics.values(), self._answers[number].records, strict=True
-            )
-        ]
+    def _show(self, event: Mapping[str, Any]) -> None:
+        """Show the step that a worker is at."""
+        who = event["worker"]
+        if event["kind"] == "open":
+            stack = ExitStack()
+            task = stack.enter_context(self._progress.task(event["text"], event["total"]))
+            self._shown[who] = stack, task
+        elif event["kind"] == "advance" and who in self._shown:
+            self._shown[who][1].advance(event["amount"], note=event["note"])
+        elif event["kind"] == "close" and who in self._shown:
+            self._shown.pop(who)[0].close()

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harmbench import registry
 from harmbench.config import (
     ANCHORS,
     PROTOCOL_VERSION,
@@ -25,21 +24,13 @@ from harmbench.config import (
 from harmbench.contracts.method import MethodInfo
 from harmbench.contracts.metric import MetricInfo
 from harmbench.contracts.product import Product, ProductContext
+from harmbench.engine import code
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.protocol.leakage import placebo
 from harmbench.training.precision import precision_of
 
-SHARED_ROOMS = (
-    "stats",
-    "training",
-    "contracts.cohort",
-    "contracts.visits",
-    "files.blocks",
-    "seeding",
-    "engine.fitting",
-    "data.splits",
-)
-"""Modules whose code stands behind every method and metric, and so belongs to their keys."""
+ALWAYS = (("harmbench.contracts.cohort", "Cohort"), ("harmbench.contracts.metric", "MetricInputs"))
+"""Code that all methods, products and metrics are given, and need not name."""
 
 HARMONIZING = 2
 """Raised when the runner does something else with the images that a method returns."""
@@ -96,8 +87,7 @@ class Cell:
     @property
     def method_id(self) -> str:
         """Hash of the method, its parameters and its code."""
-        code = registry.code_id("method", self.spec.name)
-        return digest(self.spec.name, self.spec.params, code)
+        return digest(self.spec.name, self.spec.params, code.code_id("method", self.spec.name))
 
     @property
     def id(self) -> CellId:
@@ -174,10 +164,7 @@ class Keys:
     products: dict[str, Product]
     anchors: dict[str, dict[str, Cell]]
     weights: Mapping[CellId, str] = field(default_factory=dict)
-
-    @property
-    def _code(self) -> list[str]:
-        return [registry.package_id(f"harmbench.{room}") for room in SHARED_ROOMS]
+    _made: dict[tuple[CellId, str], str] = field(default_factory=dict, init=False, repr=False)
 
     def fit(self, cell: Cell) -> str:
         """Key of a fitted method."""
@@ -186,7 +173,7 @@ class Keys:
             self.data_id,
             cell.fold,
             cell.method_id,
-            self._code,
+            code.symbol_id("harmbench.engine.fitting", "fit"),
             self.reference_site,
             cell.seed,
             self.config.threads,
@@ -206,6 +193,11 @@ class Keys:
         if ":" in name:
             anchor, _, name = name.partition(":")
             return self.product(self.anchors[anchor][cell.fold], name)
+        if (cell.id, name) not in self._made:
+            self._made[cell.id, name] = self._product(cell, name)
+        return self._made[cell.id, name]
+
+    def _product(self, cell: Cell, name: str) -> str:
         if name not in IMAGE_PRODUCTS and name not in self.products:
             raise unknown("product", name, [*IMAGE_PRODUCTS, *self.products])
         kind = name.partition(".")[0]
@@ -219,7 +211,7 @@ class Keys:
         if kind in ("harmonized", "own_site"):
             return digest(name, HARMONIZING, self.fit(cell))
         if name in placebo.NAMES:
-            draws = registry.package_id(placebo.__name__)
+            draws = code.symbol_id(placebo.__name__, "")
             return digest(name, HARMONIZING, draws, self.fit(cell))
         product = self.products[name]
         context = self.context(cell)
@@ -227,15 +219,14 @@ class Keys:
         if "device" in reads:  # any one of a kind, as for fits
             reads["device"] = context.device.partition(":")[0]
         inputs = [self.product(cell, n) for n in (*product.needs, *product.wants) if self.has(n)]
-        code = [registry.package_id("harmbench.protocol"), *self._code]
-        return digest(name, product.version, code, inputs, reads)
+        behind = [code.function_id(product.make), *_always()]
+        return digest(name, product.version, behind, inputs, reads)
 
     def score(self, cell: Cell, registry_name: str, metric: MetricInfo) -> str:
         """Key of a score."""
         inputs = [self.product(cell, n) for n in (*metric.needs, *metric.wants) if self.has(n)]
-        protocol = registry.package_id("harmbench.protocol")
-        code = [registry.code_id("metric", registry_name), protocol, *self._code]
-        return digest("score", metric.name, metric.version, code, inputs, PROTOCOL_VERSION)
+        behind = [code.code_id("metric", registry_name), *_always()]
+        return digest("score", metric.name, metric.version, behind, inputs, PROTOCOL_VERSION)
 
     def has(self, name: str) -> bool:
         """Whether the anchor that a product belongs to exists in this run."""
@@ -251,6 +242,10 @@ class Keys:
             probe=self.config.probe,
             inception=self.config.inception,
         )
+
+
+def _always() -> list[str]:
+    return [code.symbol_id(*symbol) for symbol in ALWAYS]
 
 
 def unavailable(

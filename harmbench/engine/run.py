@@ -9,10 +9,10 @@ import logging
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -26,7 +26,9 @@ from harmbench.config import (
 )
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.dataset import Dataset, Note, by_kind
+from harmbench.contracts.metric import Metric
 from harmbench.data.splits import Split, make_split, stored_split
+from harmbench.engine.cells import Bench
 from harmbench.engine.collect import (
     collect_scores,
     collect_timing,
@@ -34,10 +36,11 @@ from harmbench.engine.collect import (
     marked_underfit,
     write_index,
 )
-from harmbench.engine.execute import crew
+from harmbench.engine.costs import expected
+from harmbench.engine.execute import execute, workers
+from harmbench.engine.graph import Graph
 from harmbench.engine.keys import Cell, CellId, Keys, digest, make_cells
 from harmbench.engine.log import LogFile
-from harmbench.engine.nodes import Bench
 from harmbench.engine.saved_weights import Choice, choose, data_facts
 from harmbench.errors import HarmbenchError
 from harmbench.files.atomic import write_json
@@ -113,40 +116,31 @@ def run(
         folder.lock(),
         folder.tidied(),
         _logging_to(out / "run.log"),
-        crew(out, progress, jobs=jobs, dask=dask) as work_through,
+        workers(jobs, dask) as client,
     ):
         layout = prepare(folder, config, dataset, progress)
         if check is not None:
             check(layout)
         store(layout)
-        bench, cells = layout.bench, layout.cells
         for line in layout.announcements():
             progress.message(line)
-        records = work_through(bench, cells)
-        records = marked_underfit(records, dataset.probe_gate, _gate_records(bench, cells))
-        scores = collect_scores(records)
-        folder.write_scores(scores, collect_timing(bench, cells))
-        write_index(bench, cells)
+        graph = layout.graph()
+        records = graph.records(execute(graph, progress, client, open_graph))
+        shown = len(layout.cells) * len(layout.bench.metrics)
+        scores = collect_scores(
+            marked_underfit(records[:shown], dataset.probe_gate, records[shown:])
+        )
+        folder.write_scores(scores, collect_timing(layout.bench, layout.cells))
+        write_index(layout.bench, layout.cells)
     return RunSummary(out, scores, failures(scores))
 
 
-def _gate_records(bench: Bench, cells: list[Cell]) -> list[dict[str, Any]]:
-    """Return what tells whether probes learn, where it is not asked for but probes are.
-
-    Else a row's mark would hang on which other metrics are in the run.
-    """
-    gate = bench.dataset.probe_gate
-    if gate is None or gate[0] in bench.metrics:
-        return []
-    if not any("probe." in need for metric in bench.metrics.values() for need in metric.info.needs):
-        return []
-    metric = registry.load("metric", gate[0])
-    bench = replace(bench, metrics={gate[0]: metric}, _works={})
-    return [
-        {"cell": cell, "metric": metric.info, **bench.work(cell).score(gate[0])}
-        for cell in cells
-        if cell.spec.name == "identity"
-    ]
+def open_graph(root: Path) -> Graph:
+    """Return the graph of the run in a folder, as a worker needs it."""
+    registry.refresh()
+    folder = RunFolder(root)
+    config = RunConfig.model_validate(folder.config["run"])
+    return prepare(folder, config, build_dataset(config), Progress()).graph()
 
 
 @dataclass(frozen=True)
@@ -172,6 +166,13 @@ class Layout:
     identity: dict[str, Any]
     split: Split
     choices: dict[CellId, Choice]
+
+    def graph(self) -> Graph:
+        """Return the graph of all scores, those of the probes' gate last."""
+        bench = self.bench
+        asked = [(cell, name) for cell in self.cells for name in bench.metrics]
+        gates = [cell for cell in self.cells if cell.spec.name == "identity"]
+        return Graph(bench, [*asked, *((cell, name) for cell in gates for name in bench.gate)])
 
     def announcements(self) -> list[str]:
         """Return a sentence for every cell with saved weights or with a training before it."""
@@ -212,26 +213,51 @@ def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Pr
     ids = {key: saved.id for key, saved in weights.items()}
     keys = Keys(config, data_id, reference, products, anchors, ids)
     metrics = {name: registry.load("metric", name) for name in config.metrics}
-    bench = Bench(folder, dataset, cohort, folds, keys, metrics, progress, weights)
+    gate = _gate(dataset, metrics)
+    bench = Bench(folder, dataset, cohort, folds, keys, metrics, progress, weights, gate)
     return Layout(bench, cells, identity, split, choices)
 
 
-def outline(config: RunConfig, out: Path, progress: Progress | None = None) -> pd.DataFrame:
-    """Say what `run` would do, and what of it is already done, without writing anything.
+def _gate(dataset: Dataset, metrics: dict[str, Metric]) -> dict[str, Metric]:
+    """Return the metric that says whether probes learn, where it is not asked for but probes are.
 
-    Returns
-    -------
-    DataFrame
-        One row a cell: label, seed, fold, whether it is fitted, the weights it takes up, how many
-        of its scores exist.
+    Otherwise the mark of a row would depend on which other metrics are in the run.
     """
+    gate = dataset.probe_gate
+    if gate is None or gate[0] in metrics:
+        return {}
+    probes = any("probe." in need for metric in metrics.values() for need in metric.info.needs)
+    return {gate[0]: registry.load("metric", gate[0])} if probes else {}
+
+
+class Outline(NamedTuple):
+    """What a run would do.
+
+    Attributes
+    ----------
+    cells : DataFrame
+        One row a cell: label, seed, fold, whether it is fitted, the weights that it takes up, how
+        many of its scores exist, whether it is shown.
+    work : DataFrame
+        One row for each kind of node that is missing, see `harmbench.engine.costs.expected`.
+    """
+
+    cells: pd.DataFrame
+    work: pd.DataFrame
+
+
+def outline(config: RunConfig, out: Path, progress: Progress | None = None) -> Outline:
+    """Say what `run` would do, and what of it is already done, without writing anything."""
+    registry.refresh()
     folder = RunFolder(out)
     dataset = build_dataset(config)
     folder.begin(_identity(config, dataset))
     layout = prepare(folder, config, dataset, progress or Progress())
+    graph = layout.graph()
     rows = []
     for cell in layout.cells:
         work = layout.bench.work(cell)
+        stages = [work.score_stage(name) for name in layout.bench.metrics]
         rows.append(
             {
                 "label": cell.spec.title,
@@ -239,11 +265,11 @@ def outline(config: RunConfig, out: Path, progress: Progress | None = None) -> p
                 "fold": cell.fold,
                 "fitted": "yes" if work.is_fitted else "no",
                 "weights": str(layout.choices[cell.id].saved or ""),
-                "scores": f"{work.scores_done()} of {len(layout.bench.metrics)}",
+                "scores": f"{sum(s.mark is not None for s in stages)} of {len(stages)}",
                 "shown": "yes" if cell.shown else "no, an anchor",
             }
         )
-    return pd.DataFrame(rows)
+    return Outline(pd.DataFrame(rows), expected(graph.missing(), folder.root))
 
 
 def _identity(config: RunConfig, dataset: Dataset) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from harmbench.config import RunConfig, build_dataset
 from harmbench.data.bids_write import refuse_taken
+from harmbench.engine.cells import CellWork, StageFailedError
 from harmbench.engine.keys import Cell
 from harmbench.engine.log import timed
-from harmbench.engine.nodes import CellWork, StageFailedError
 from harmbench.engine.run import Layout, prepare, store
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.exchange.folder import HARMONIZE, Material, affines_of

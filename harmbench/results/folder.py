@@ -44,7 +44,7 @@ SCORE_COLUMNS = [
     "reason",
 ]
 
-OWN_FILES = (LOCK, ".jobs", "run.log")
+OWN_FILES = (LOCK, "run.log")
 """What may lie in a folder before it holds a run."""
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+STOP = threading.Event()
+"""Set by a worker process that is asked to end, so that a training saves its state."""
+
 
 @contextmanager
 def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
@@ -42,10 +45,10 @@ def threads(count: int) -> Iterator[None]:
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C into an event, so that no step is cut in two; raise the second."""
-    event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield STOP
         return
+    event = threading.Event()
 
     def note(number: int, frame: Any) -> None:
         if event.is_set():

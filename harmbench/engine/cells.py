@@ -1,0 +1,286 @@
+"""The work of one cell: how each of its nodes is made, from results that lie in the run folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harmbench.config import build_method
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.dataset import Dataset
+from harmbench.contracts.method import ApplyContext, Harmonizer
+from harmbench.contracts.metric import Metric
+from harmbench.data.splits import Fold
+from harmbench.engine import keys
+from harmbench.engine.fitting import fit, settings, wrong
+from harmbench.engine.keys import Cell, CellId, Keys
+from harmbench.engine.log import timed, work_log
+from harmbench.engine.saved_weights import Saved, trained_here
+from harmbench.errors import HarmbenchError
+from harmbench.files.atomic import read_arrays, read_rows
+from harmbench.progress import Progress
+from harmbench.protocol.leakage import placebo
+from harmbench.results.folder import RunFolder, Stage
+
+
+class StageFailedError(Exception):
+    """A stage of a cell failed; its reason becomes that of all rows that need it."""
+
+
+@dataclass
+class Bench:
+    """What all cells of a run share.
+
+    Attributes
+    ----------
+    folder : RunFolder
+        Where everything lies.
+    dataset : Dataset
+        Asked for truth only; the images come from `cohort`.
+    cohort : Cohort
+        All rows.
+    folds : dict of str to Fold
+        By name.
+    keys : Keys
+        Keys of all stages.
+    metrics : dict of str to Metric
+        By registry name.
+    progress : Progress
+        Where long work reports.
+    weights : dict of cell id to Saved
+        Saved weights to take up instead of a fit.
+    gate : dict of str to Metric
+        The metric that says whether probes learn, where it is not among `metrics`.
+    """
+
+    folder: RunFolder
+    dataset: Dataset
+    cohort: Cohort
+    folds: dict[str, Fold]
+    keys: Keys
+    metrics: dict[str, Metric]
+    progress: Progress = field(default_factory=Progress)
+    weights: Mapping[CellId, Saved] = field(default_factory=dict)
+    gate: dict[str, Metric] = field(default_factory=dict)
+    _works: dict[CellId, CellWork] = field(default_factory=dict)
+
+    def metric(self, name: str) -> Metric:
+        """Return a metric by its registry name."""
+        return self.metrics[name] if name in self.metrics else self.gate[name]
+
+    def work(self, cell: Cell) -> CellWork:
+        """Return the one worker of a cell."""
+        if cell.id not in self._works:
+            self._works[cell.id] = CellWork(self, cell)
+        return self._works[cell.id]
+
+    def rows(self, fold: str, part: str) -> NDArray[np.intp]:
+        """Return the positions in the cohort of one part of a fold."""
+        return np.flatnonzero(getattr(self.folds[fold], part))
+
+    def raw(self, fold: str, part: str) -> Cohort:
+        """Return the raw rows of one part of a fold."""
+        return self.cohort.subset(self.rows(fold, part))
+
+    def known(self, fold: str, part: str, images: NDArray[np.float32] | None = None) -> Cohort:
+        """Return the rows of one part with other images, or none: the raw ones are not read."""
+        rows = self.rows(fold, part)
+        if images is None:
+            images = np.broadcast_to(np.float32(0), (len(rows), *self.cohort.shape))
+        return self.cohort.subset(rows, images)
+
+
+class CellWork:
+    """Makes and finds the stages of one cell.
+
+    Parameters
+    ----------
+    bench : Bench
+        What all cells share.
+    cell : Cell
+        The method, its seed, its fold.
+    """
+
+    def __init__(self, bench: Bench, cell: Cell) -> None:
+        self.bench = bench
+        self.cell = cell
+        self.folder = bench.folder.root / "cells" / cell.folder
+        self.fold = bench.folds[cell.fold]
+
+    # -- fit and harmonize ----------------------------------------------------------------------
+
+    @cached_property
+    def log(self) -> logging.Logger:
+        """The cell's log, kept in its folder."""
+        name = "harmbench.cells." + str(self.cell.folder).replace(".", "_")
+        return work_log(self.folder, name)
+
+    def _told(self, reads: frozenset[str], purpose: str) -> dict[str, Any]:
+        bench = self.bench
+        log = self.log.getChild(purpose)
+        config = bench.keys.config
+        return settings(config, bench.dataset, reads, self.cell.seed, bench.progress, log)
+
+    @cached_property
+    def skip(self) -> str | None:
+        """Why the method cannot run on this cohort, or None."""
+        return build_method(self.cell.spec).skip(self.bench.raw(self.cell.fold, "fit"))
+
+    @cached_property
+    def method(self) -> Harmonizer:
+        """The fitted method, loaded where it was fitted before."""
+        if not self.is_fitted:
+            self.make_fit()
+        return type(build_method(self.cell.spec)).load(self.fit_stage.stem)
+
+    def make_fit(self) -> None:
+        """Fit the method, or take up saved weights, and keep it in the run folder."""
+        stage = self.fit_stage
+        method = build_method(self.cell.spec)
+        saved = self.bench.weights.get(self.cell.id)
+        with self.timed("fit") as cost:
+            if saved:
+                method = saved.load(method)
+                # The key was made when the run began, perhaps hours ago.
+                if replace(saved).id != self.bench.keys.weights[self.cell.id]:
+                    raise HarmbenchError(f"the weights in {saved.folder} changed during the run")
+            else:
+                self._train(method, stage)
+        stage.write_folder(method.save)
+        origin = saved.facts if saved else trained_here(method, self.bench.keys.config.device)
+        name = "load weights" if saved else "fit"
+        stage.complete(stage=name, **cost(), weights=origin)
+
+    def _train(self, method: Harmonizer, stage: Stage) -> None:
+        fit(
+            method,
+            self.bench.raw(self.cell.fold, "fit"),
+            self.bench.keys.reference_site,
+            self.folder / f"checkpoints-{stage.key[:8]}",
+            self._told(method.info.fit_sees, "fit"),
+        )
+
+    def rows(self, name: str, images: NDArray[np.float32] | None = None) -> Cohort:
+        """Return the rows of an image product; a placebo's say what the method is told."""
+        cohort = self.bench.known(self.cell.fold, name.split(".")[1], images)
+        if name not in placebo.NAMES:
+            return cohort
+        return placebo.with_placebo(cohort, name, self.bench.keys.data_id, self.cell.fold)
+
+    def render(self, cohort: Cohort, target: str | None = None) -> NDArray[np.float32]:
+        """Return these rows harmonized, checked; `target` as in `Harmonizer.harmonize`."""
+        method, info = self.method, self.method.info
+        images = method.harmonize(
+            cohort.only(info.harmonize_sees - {"truth"}),
+            target,
+            context=ApplyContext(**self._told(info.harmonize_sees, "harmonize")),
+        )
+        images = np.asarray(images)
+        if reason := wrong(images, cohort.images.shape):
+            raise StageFailedError(reason)
+        if info.own_background:
+            # A method that works voxel by voxel writes into what is background in this scan.
+            images = np.where(cohort.mask, images, cohort.images)
+        return images.astype(np.float32, copy=False)
+
+    # -- products -------------------------------------------------------------------------------
+
+    def place(self, name: str) -> tuple[CellWork, str]:
+        """Return the cell that makes a product, and its name there.
+
+        An anchor's product is made by the anchor's cell. A method that does not see a covariate
+        returns the very same images under a placebo of it.
+        """
+        if ":" in name:
+            anchor, _, rest = name.partition(":")
+            return self.bench.work(self.bench.keys.anchors[anchor][self.cell.fold]).place(rest)
+        if name in placebo.NAMES and not placebo.concerns(name, self.cell.info.harmonize_sees):
+            return self, "harmonized.test"
+        return self, name
+
+    def product(self, name: str) -> Any:
+        """Return a product, a `Cohort` or a mapping of arrays, from the run folder.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where it was not made.
+        """
+        if ":" in name:
+            owner, rest = self.place(name)
+            return owner.product(rest)
+        stem, _, part = name.partition(".")
+        if stem == "raw":
+            return self.bench.raw(self.cell.fold, part)
+        if name == "travelling.test":
+            from harmbench.protocol.truth.errors import scans_at_reference
+
+            return scans_at_reference(
+                self.bench.raw(self.cell.fold, "test"),
+                self.bench.keys.reference_site,
+                self.bench.keys.config.repeat_within,
+            )
+        stage = self.stage(self.place(name)[1])
+        if name in keys.IMAGE_PRODUCTS:
+            return self.rows(name, read_rows(stage.file(".npy")))
+        return read_arrays(stage.file(".npz"))
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage of one product; what all cells share lies in ``raw/``."""
+        shared = name.startswith("truth.") or (
+            name in self.bench.keys.products and self.bench.keys.products[name].scope == "run"
+        )
+        folder = self.bench.folder.root / "raw" if shared else self.folder / "products"
+        return Stage(folder, name, self.bench.keys.product(self.cell, name))
+
+    def unavailable(self, name: str) -> str | None:
+        """Return why a product cannot exist here, as far as that is known in advance."""
+        return keys.unavailable(
+            name,
+            self.cell,
+            has_truth=self.bench.dataset.info.has_truth,
+            fold_has_probe=bool(self.fold.probe.any()),
+            keys=self.bench.keys,
+        )
+
+    # -- stages ---------------------------------------------------------------------------------
+
+    @property
+    def fit_stage(self) -> Stage:
+        """The stage of the fitted method."""
+        return Stage(self.folder, "fit", self.bench.keys.fit(self.cell))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the fit is there already."""
+        return self.fit_stage.mark is not None
+
+    def score_stage(self, registry_name: str) -> Stage:
+        """Return the stage of one metric's score."""
+        metric = self.bench.metric(registry_name)
+        needs = metric.info.needs
+        if not all(self.bench.keys.has(need) for need in needs):
+            return Stage(self.folder / "scores", metric.info.name, "-" * 32)
+        key = self.bench.keys.score(self.cell, registry_name, metric.info)
+        return Stage(self.folder / "scores", metric.info.name, key)
+
+    def reason_to_skip(self, metric: Metric) -> str | None:
+        """Return why a metric cannot be computed here, as far as that is known in advance."""
+        n = int(self.fold.test.sum())
+        if n < metric.info.min_n:
+            return f"needs {metric.info.min_n} test scans; there are {n}"
+        reasons = (self.unavailable(name) for name in metric.info.needs)
+        return next((reason for reason in reasons if reason), None)
+
+    # -- shared ---------------------------------------------------------------------------------
+
+    def timed(self, name: str) -> AbstractContextManager[Callable[[], dict[str, Any]]]:
+        """Log a step, limit its threads and measure it, see `harmbench.engine.log.timed`."""
+        return timed(self.log, name, self.bench.keys.config.threads)
