@@ -25,7 +25,8 @@ from harmbench.cli.app import app
 from harmbench.config import RunConfig, build_dataset, resolve
 from harmbench.engine import execute, worker
 from harmbench.engine.execute import workers
-from harmbench.engine.run import open_graph, prepare, run, store
+from harmbench.engine.layout import prepare, store
+from harmbench.engine.run import open_graph, run
 from harmbench.engine.worker import Order, settings_id
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress, Task

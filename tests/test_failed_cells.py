@@ -19,7 +19,8 @@ import harmbench.data.toy
 import reports
 from harmbench import cli
 from harmbench.config import RunConfig, build_dataset, resolve
-from harmbench.engine.run import prepare, run
+from harmbench.engine.layout import prepare
+from harmbench.engine.run import run
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 from harmbench.results.folder import RunFolder

@@ -25,8 +25,8 @@ from harmbench.contracts.method import Harmonizer
 from harmbench.data.splits import make_split
 from harmbench.engine.fit_jobs import Job, fitted, fitted_together, help_to_fit
 from harmbench.engine.keys import folder_name
+from harmbench.engine.layout import reference_site
 from harmbench.engine.log import timed, work_log
-from harmbench.engine.run import reference_site
 from harmbench.engine.saved_weights import completed, data_facts, recipe
 from harmbench.errors import DISK_CLOSED, DISK_FULL, HarmbenchError
 from harmbench.files.atomic import LOCK, UNFINISHED, held, read_json, sweep, write_json

@@ -12,7 +12,7 @@ from harmbench.config import MethodSpec
 from harmbench.data.bids_layout import read_object
 from harmbench.data.bids_names import Name, names_of
 from harmbench.data.problems import MOST_SHOWN, printable
-from harmbench.engine.run import Layout
+from harmbench.engine.layout import Layout
 from harmbench.errors import HarmbenchError
 from harmbench.exchange.folder import EXPORT, HARMONIZE, affines_of
 from harmbench.exchange.returned import Files, read_slice

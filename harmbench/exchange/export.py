@@ -8,7 +8,7 @@ from pathlib import Path
 from harmbench.config import RunConfig, build_dataset, require_unchanged
 from harmbench.data.bids_write import refuse_taken
 from harmbench.data.splits import Split, make_split
-from harmbench.engine.run import reference_site
+from harmbench.engine.layout import reference_site
 from harmbench.errors import HarmbenchError
 from harmbench.exchange.folder import EXPORT, Material
 from harmbench.progress import Progress
