@@ -19,7 +19,7 @@ COVARIATES = ("age", "sex", "site")
 
 
 class RowKey(NamedTuple):
-    """Names one row of a cohort; without `slice` it names the scan."""
+    """Key of one row of a cohort; without `slice` it is the key of the scan."""
 
     participant_id: str
     site: str
@@ -29,26 +29,26 @@ class RowKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Cohort:
-    """Images and what is known about each of them, row by row.
+    """Images and the participants table that describes them, row by row.
 
     Attributes
     ----------
     images : ndarray of float32, shape (n, *shape)
-        Intensities, nominally in [0, 1]; finite. May be mapped from a file and larger than memory:
-        what reads all of it works in blocks (`harmbench.files.blocks`).
+        Intensities, nominally in [0, 1]; finite. They may be mapped from a file and larger than
+        memory; code that reads all of them works in blocks (`harmbench.files.blocks`).
     participants : DataFrame with n rows
-        Columns ``participant_id`` (str), ``session_id`` (str, ``""`` where there is none) and
-        ``slice`` (int, 0 where there is one slice); in a full cohort also ``site`` (str), ``age``
-        (years, NaN where missing) and ``sex`` (``"F"``, ``"M"`` or NaN). Other columns are kept.
+        Columns ``participant_id`` (str), ``session_id`` (str, ``""`` if there is none) and
+        ``slice`` (int, 0 if there is one slice); in a full cohort also ``site`` (str), ``age``
+        (years, NaN if missing) and ``sex`` (``"F"``, ``"M"`` or NaN). Other columns are kept.
     mask : ndarray of bool, shape (n, *shape)
-        Each image's own foreground.
+        The foreground of each image.
     space : {"slice", "volume", "table"}
-        What an image is.
+        Kind of image: a slice, a volume, or a row of a table of features.
 
     Raises
     ------
     HarmbenchError
-        Where lengths or shapes disagree, an identifier is missing, or a value is not finite.
+        If lengths or shapes disagree, an identifier is missing, or the images are not float32.
     """
 
     images: NDArray[np.float32]
@@ -80,7 +80,7 @@ class Cohort:
 
     @property
     def keys(self) -> list[RowKey]:
-        """Key of every row, in order; needs the ``site`` column."""
+        """Key of every row, in order. The cohort must have the ``site`` column."""
         table = self.participants
         columns = (table["participant_id"], table["site"], table["session_id"], table["slice"])
         return [RowKey(str(p), str(s), str(e), int(k)) for p, s, e, k in zip(*columns, strict=True)]
@@ -96,7 +96,7 @@ class Cohort:
         Raises
         ------
         HarmbenchError
-            Where this cohort has no such column (a stage sees only the columns it declares).
+            If this cohort has no such column (a stage receives only the columns it declares).
         """
         if name not in self.participants:
             raise HarmbenchError(
@@ -105,7 +105,7 @@ class Cohort:
         return self.participants[name].to_numpy()
 
     def with_images(self, images: ArrayLike) -> Cohort:
-        """Return the same rows with other images of the same number (cast to float32)."""
+        """Return the same rows with other images, one per row (cast to float32)."""
         return replace(self, images=np.asarray(images, dtype=np.float32))
 
     def with_covariates(self, **columns: ArrayLike) -> Cohort:
@@ -113,18 +113,19 @@ class Cohort:
         return replace(self, participants=self.participants.assign(**columns))
 
     def only(self, columns: Collection[str]) -> Cohort:
-        """Return the cohort with its identifiers and those of `columns` that it has, no others."""
+        """Return the cohort with its identifiers and the existing ones of `columns` only."""
         keep = [c for c in self.participants if c in IDENTIFIERS or c in columns]
         return replace(self, participants=self.participants[keep])
 
     def subset(self, rows: ArrayLike, images: NDArray[np.float32] | None = None) -> Cohort:
-        """Return the rows named by a boolean mask or by positions, in that order.
+        """Return the rows selected by a boolean mask or by positions, in that order.
 
         Parameters
         ----------
         rows : array_like of bool or int
+            Mask of length n, or positions.
         images : ndarray of float32, shape (len(rows), *shape), optional
-            Images of these rows that take the place of the cohort's, which are then not read.
+            Images of these rows. If given, they replace the cohort's images, which are not read.
         """
         rows = np.asarray(rows)
         index = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp)

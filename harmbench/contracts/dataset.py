@@ -1,4 +1,4 @@
-"""The plug-in contract of a data set: where a cohort comes from, and what truth it has."""
+"""The plug-in contract of a data set: it loads a cohort and may know the truth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harmbench.progress import Progress
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a data set says about itself.
+    """Description of a data set.
 
     Attributes
     ----------
@@ -25,13 +25,13 @@ class DatasetInfo:
     label : str
         Name in tables and figures.
     summary : str
-        One sentence: what it holds.
+        One sentence that describes the content.
     license : str
-        Under which terms.
+        License of the data.
     doi : str
-        Its source, ``""`` where there is none.
+        DOI of its source, ``""`` if there is none.
     has_truth : bool
-        Whether `Dataset.truth` answers.
+        Whether `Dataset.truth` is implemented.
     """
 
     name: str
@@ -50,8 +50,8 @@ class Note(NamedTuple):
     text : str
         The sentence.
     kind : {"notes", "read", "set_aside"}
-        Whether it is worth knowing, says what was read (files, columns, units), or says what was
-        set aside and why.
+        ``"read"``: what was read (files, columns, units). ``"set_aside"``: what was set aside and
+        why. ``"notes"``: other information.
     """
 
     text: str
@@ -59,7 +59,7 @@ class Note(NamedTuple):
 
 
 class Sentences(NamedTuple):
-    """The texts of notes by their kind."""
+    """The texts of notes, grouped by kind."""
 
     notes: list[str]
     read: list[str]
@@ -67,34 +67,35 @@ class Sentences(NamedTuple):
 
 
 NOTE_KINDS = Sentences._fields
-"""Also the keys of a run's config.json that hold these sentences."""
+"""Kinds of notes; also the keys of a run's config.json that contain these sentences."""
 
 
 def by_kind(notes: Iterable[Note]) -> Sentences:
-    """Return the texts of each kind of note, in their order."""
+    """Return the texts of the notes of each kind, in their original order."""
     kept = list(notes)
     return Sentences(*([note.text for note in kept if note.kind == kind] for kind in NOTE_KINDS))
 
 
 class Dataset(ABC):
-    """Base of every data set. Knobs are the constructor's keyword arguments."""
+    """Base class of all data sets. Options are the constructor's keyword arguments."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Arguments set by the presets ``smoke``, ``standard`` and ``paper``; the user's own win."""
+    """Arguments set by the presets ``smoke``, ``standard`` and ``paper``; the user's values
+    have priority."""
     notes: Sequence[Note] = ()
-    """How the data were read; a data set that reads files fills it in `load`."""
+    """Notes on how the data were read; a data set that reads files sets them in `load`."""
 
     @property
     @abstractmethod
     def info(self) -> DatasetInfo:
-        """What this data set says about itself."""
+        """Description of this data set."""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Name of exactly these data: a hash of version and knobs, or of the files' bytes.
+        """Identifier of exactly these data: a hash of version and options, or of the files' bytes.
 
-        Never of computed pixels, whose last bits differ between machines.
+        Do not hash computed pixels, because their last bits differ between machines.
         """
 
     @property
@@ -104,44 +105,53 @@ class Dataset(ABC):
 
     @property
     def probe_gate(self) -> tuple[str, float] | None:
-        """A metric and the least value an adequate probe gives it on the unharmonized images.
+        """A metric and its smallest value on unharmonized images for which a probe is adequate.
 
-        Known only where the marks of the sites are; below it all probe scores are "underfit".
+        None if the strength of the site effects is not known. If the value is smaller, all scores
+        of probes get the note "underfit".
         """
         return None
 
     def with_data_seed(self, seed: int) -> Self:
-        """Return the data set with other subjects drawn; files hold no others, only the split."""
+        """Return the data set for another data seed.
+
+        A simulator draws other subjects. Files have no other subjects, so only the split changes.
+        """
         return self
 
     @abstractmethod
     def load(self, progress: Progress | None = None) -> Cohort:
-        """Return the whole cohort; the same rows in the same order at every call."""
+        """Return the whole cohort, with the same rows in the same order at every call."""
 
     def truth(
         self, site: str, keys: Sequence[RowKey], clean: bool = False, draw: int = 0
     ) -> NDArray[np.float32]:
-        """Return the named scans as they would be at `site`, where a simulator knows.
+        """Return the given scans as they would be at `site`. Only a simulator knows this.
 
         Parameters
         ----------
         site : str
-            Where the subjects are scanned.
+            Site at which the subjects are scanned.
         keys : sequence of RowKey
             Rows of the cohort.
         clean : bool
-            Without noise and without the drift of the single scan.
+            Whether to leave out noise and the drift of the single scan.
         draw : int
-            Which independent noisy rescan; metrics compare with 0, the oracle returns 1.
+            Number of the independent noisy rescan; metrics compare with 0, the oracle returns 1.
 
         Returns
         -------
         ndarray of float32, shape (len(keys), *shape)
+
+        Raises
+        ------
+        NotImplementedError
+            If the data set has no truth.
         """
         raise NotImplementedError(f"{self.info.name} has no truth")
 
     def geometry(self, keys: Sequence[RowKey]) -> NDArray[np.float64] | None:
-        """Return where the named rows lie in space, where the data set knows.
+        """Return the positions of the given rows in space, or None if they are not known.
 
         Parameters
         ----------
@@ -151,6 +161,6 @@ class Dataset(ABC):
         Returns
         -------
         ndarray of float64, shape (len(keys), 4, 4), or None
-            Affines from pixel (i, j, 0) to mm to the right, anterior, superior.
+            Affines from pixel (i, j, 0) to mm in right, anterior, superior direction.
         """
         return None

@@ -23,7 +23,7 @@ Truth = Callable[..., NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What a method says about itself; tables, the runner and the report read it.
+    """Description of a method, for tables, the runner and the report.
 
     Attributes
     ----------
@@ -32,27 +32,27 @@ class MethodInfo:
     label : str
         Name in tables and figures.
     summary : str
-        One sentence: what it does.
+        One sentence that describes what the method does.
     doi : str
-        DOI or arXiv id of its source, ``""`` where there is none.
+        DOI or arXiv id of its source, ``""`` if there is none.
     fit_sees, harmonize_sees : frozenset of str
-        Columns of the participants table it is given when it is fitted and when it harmonizes; the
-        runner drops all others. Identifiers are always there. ``"truth"`` in either one asks for
-        the simulator's answer (controls only; such a method is marked in every table).
+        Columns of the participants table that the method receives when it is fitted and when it
+        harmonizes. The runner drops all others except the identifiers. ``"truth"`` in either set
+        requests the simulator's truth (controls only; every table marks such a method).
     targets : {"any", "fit"}
-        Whether it can render to any site of the fit (and so to an image's own) or only to the
-        reference site it was fitted with.
+        Whether it can render images at any site of the fit, including an image's own site, or
+        only at the reference site that it was fitted with.
     spaces : frozenset of str
-        The kinds of cohort it works on.
+        Kinds of cohort that it works on.
     stochastic : bool
-        Whether the method seed matters; a method for which it does not is fitted once.
+        Whether the result depends on the method seed. If not, the method is fitted only once.
     control : bool
-        Whether it is a control, chosen by ``--controls``, not a contender.
+        Whether it is a control, selected by ``--controls``.
     images_only : bool
-        Whether it holds images made elsewhere, at the reference site, and can make no others:
-        metrics that need those are skipped.
+        Whether it only returns stored images, harmonized to the reference site by an external
+        program. Metrics that need other images are skipped.
     own_background : bool
-        Whether the runner puts back, outside each scan's own mask, the image as it came. False for
+        Whether the runner restores the original image outside each scan's own mask. False for
         controls that return another image, with another mask.
     """
 
@@ -71,28 +71,28 @@ class MethodInfo:
 
     @property
     def sees_truth(self) -> bool:
-        """Whether it is given the simulator's answer."""
+        """Whether the method receives the simulator's truth."""
         return "truth" in self.fit_sees | self.harmonize_sees
 
 
 @dataclass(frozen=True)
 class ApplyContext:
-    """What harmonizing may use besides the images.
+    """What a method may use in addition to the images when it harmonizes.
 
     Attributes
     ----------
     seed : int
-        For any randomness; the result of image i must not depend on the others.
+        Seed of all random numbers. The result for one image must not depend on the others.
     device : str
-        Such as ``"cpu"`` or ``"cuda"``.
+        Device name, such as ``"cpu"`` or ``"cuda"``.
     threads : int
-        CPU threads to use.
+        Number of CPU threads to use.
     progress : Progress
-        Where long work reports how far it is.
+        Receives the progress of long computations.
     log : logging.Logger
-        Goes to the cell's log file.
+        Writes to the cell's log file.
     truth : callable or None
-        The simulator's answer, only where the method declares ``"truth"``.
+        The simulator's truth, only if the method declares ``"truth"``.
     """
 
     seed: int = 0
@@ -105,17 +105,19 @@ class ApplyContext:
 
 @dataclass(frozen=True)
 class FitContext(ApplyContext):
-    """What fitting may use besides the images: all of `ApplyContext` and what stands here.
+    """What a method may use in addition to the images when it is fitted.
+
+    It has all attributes of `ApplyContext`.
 
     Attributes
     ----------
     reference_site : str
-        The site to harmonize to.
+        Site to harmonize to.
     validation : sequence of RowKey
-        Rows of the cohort, whole subjects, to stop or select on (10 % of the fit subjects, drawn
-        by the method seed); a method that needs none may fit on all rows.
+        Rows of the cohort for early stopping or model selection: all rows of 10 % of the fit
+        subjects, drawn with the method seed. A method that does not need them may fit on all rows.
     checkpoints : Path or None
-        Folder where training may keep its state, to go on after an interruption.
+        Folder for the state of a training, so that it can continue after an interruption.
     """
 
     reference_site: str = ""
@@ -124,30 +126,44 @@ class FitContext(ApplyContext):
 
 
 class Harmonizer(ABC):
-    """Base of every method. Hyper-parameters are the constructor's keyword arguments.
+    """Base class of all methods. Hyperparameters are the constructor's keyword arguments.
 
     A constructor only stores its arguments, under their own names (as in scikit-learn), so that
-    `params` can read them back. A variant is an argument, never a copied class.
+    `params` can read them back. Variants of a method differ in an argument, not in the class.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Arguments set by the presets ``smoke``, ``standard`` and ``paper``; the user's own win."""
+    """Arguments set by the presets ``smoke``, ``standard`` and ``paper``; the user's values
+    have priority."""
 
     budget: ClassVar[frozenset[str]] = frozenset()
-    """Arguments that only say how long or on what hardware to train: saved weights are taken up
-    whatever their values."""
+    """Arguments that only set how long or on what hardware to train. Saved weights are used for any
+    values of them."""
 
     inference: ClassVar[frozenset[str]] = frozenset()
-    """Arguments that only `harmonize` reads: saved weights take the values asked for."""
+    """Arguments that only `harmonize` reads. With saved weights they take the requested values."""
 
     @property
     @abstractmethod
     def info(self) -> MethodInfo:
-        """What this instance says about itself; a variant may see less than the class's default."""
+        """Description of this instance. A variant may declare fewer columns than the default."""
 
     @abstractmethod
     def fit(self, cohort: Cohort, context: FitContext) -> Self:
-        """Learn from the fit part; sees the columns in ``info.fit_sees``. Returns itself."""
+        """Learn from the fit part of a cohort.
+
+        Parameters
+        ----------
+        cohort : Cohort
+            The fit part, with the columns in ``info.fit_sees``.
+        context : FitContext
+            Reference site, validation rows, seed, device, threads, progress, log.
+
+        Returns
+        -------
+        Harmonizer
+            The method itself.
+        """
 
     @abstractmethod
     def harmonize(
@@ -158,28 +174,30 @@ class Harmonizer(ABC):
         Parameters
         ----------
         cohort : Cohort
-            Sees the columns in ``info.harmonize_sees``.
+            Images to harmonize, with the columns in ``info.harmonize_sees``.
         target : str or None
-            A site of the fit; None means the reference site; ``"own"`` renders each image back to
-            its own site (only where ``info.targets == "any"``).
+            A site of the fit. None is the reference site. ``"own"`` renders each image at its own
+            site (only if ``info.targets == "any"``).
         context : ApplyContext
             Seed, device, threads, progress, log.
 
         Returns
         -------
         ndarray of float32, shape (n, *shape)
-            Finite, in the order of the rows. Values outside [0, 1] are allowed and reported.
+            Finite values, in the order of the rows. Values outside [0, 1] are allowed and
+            reported.
         """
 
     def save(self, folder: Path) -> None:
-        """Write what was learned into `folder`: safetensors and JSON, see `harmbench.files.models`.
+        """Write the fitted state to `folder` as safetensors and JSON.
 
-        By default all attributes: arrays, numbers, text, and lists and dicts of these.
+        By default this saves all attributes: arrays, numbers, text, and lists and dicts of these.
+        See `harmbench.files.models`.
 
         Raises
         ------
         HarmbenchError
-            For an attribute of another kind; such a method overrides `save` and `load`.
+            If an attribute has another type. Such a method must override `save` and `load`.
         """
         from harmbench.files.models import save_state
 
@@ -189,7 +207,7 @@ class Harmonizer(ABC):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote. Nothing is ever unpickled."""
+        """Return the method that `save` wrote. Nothing is ever unpickled."""
         from harmbench.files.models import load_state
 
         state, params = load_state(folder)
@@ -198,22 +216,22 @@ class Harmonizer(ABC):
         return method
 
     def skip(self, cohort: Cohort) -> str | None:
-        """Return why this method cannot run on this cohort, or None where it can."""
+        """Return the reason why this method cannot run on this cohort, or None if it can."""
         if cohort.space not in self.info.spaces:
             return f"works on {', '.join(sorted(self.info.spaces))} images, not on {cohort.space}"
         return None
 
     @property
     def history(self) -> dict[str, NDArray[Any]]:
-        """Training curve: ``"images"`` seen and, of as many points, the parts of the loss.
+        """Training curve: ``"images"`` seen, and the parts of the loss at the same points.
 
-        Empty for a method that is not trained in steps. `save` and `load` keep it; saved as arrays
-        ``history.<name>``, it is drawn in the report.
+        It is empty for a method that is not trained in steps. `save` and `load` keep it. The
+        report plots it if it is saved as arrays ``history.<name>``.
         """
         return {}
 
     def params(self) -> dict[str, Any]:
-        """Return the constructor's arguments as this instance holds them."""
+        """Return the values of the constructor's arguments of this instance."""
         import inspect
 
         # Of the class, not of __init__, which shows (*args, **kwargs) where a class has none.

@@ -1,4 +1,4 @@
-"""The plug-in contract of a metric: one declaration beside one function."""
+"""The plug-in contract of a metric: a declaration and a function."""
 
 from __future__ import annotations
 
@@ -21,52 +21,55 @@ Level = Literal["five", "core", "full"]
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """Everything that tables, the command line, the report and the tests read about a metric.
+    """Description of a metric, for tables, the command line, the report and the tests.
 
     Attributes
     ----------
     name : str
         Key in tables and files.
     label : str
-        Name for people.
+        Name in tables and figures.
     summary : str
-        One or two sentences: what it measures and what it is compared with.
+        One or two sentences: what the metric measures and what it is compared with.
     unit : str
-        Such as ``"years"``; ``""`` for none.
+        Unit, such as ``"years"``; ``""`` for none.
     direction : {"lower", "higher", "target"}
-        Which values are better; ``"target"`` where the best value is `goal` or the result's own.
+        Which values are better. ``"target"``: the best value is `goal`, or the target in the
+        result.
     goal : float or None
-        The best possible value, where it is the same for all data.
+        Best possible value, if it is the same for all data.
     range : tuple of (float or None)
         Smallest and largest possible value.
     axis : str
-        The group it stands in.
+        Question that the metric answers; tables group metrics by it.
     level : {"five", "core", "full"}
-        The smallest protocol that holds it.
+        Smallest protocol that contains the metric.
     version : int
-        Raised when its values change; results of another version are never reused.
+        Increased when the values change; results of another version are never reused.
     min_n : int
-        Least number of test scans; below it the row is a skip.
+        Smallest number of test scans; with fewer scans the metric is skipped.
     needs : tuple of str
-        Products the runner makes first, such as ``"harmonized.test"``; ``"oracle:probe.site"`` is
+        Products that the metric needs, such as ``"harmonized.test"``. ``"oracle:probe.site"`` is
         the product of another cell (only of the anchors identity, shuffle and oracle).
     wants : tuple of str
-        Products that are used where they can be had (an oracle exists on simulated data only).
+        Products that are used if they are available (an oracle exists on simulated data only).
     anchors : tuple of str
-        Controls whose values are 0 and 1 of the metric's score, ``()`` for one that is not scored.
+        Controls whose values are 0 and 1 on the scale of the metric's score; ``()`` if the metric
+        is not scored.
     real_anchors : tuple of str
-        The same where there is no oracle; ``"floor:age and sex"`` is a floor that the metric's
-        result names, ``()`` leaves the metric unscored there.
+        The same for data without an oracle. ``"floor:age and sex"`` is a floor in the metric's
+        result; ``()`` if the metric is not scored on such data.
     margin : float or None
-        Difference that does not matter, in claims that a method is not inferior to another.
+        Largest difference that is not relevant, for claims of non-inferiority.
     monotone : bool
-        Whether mixing an image with the oracle's moves the value one way only, apart from noise.
+        Whether the value changes in one direction only when images are mixed with the oracle's,
+        apart from noise.
     expected_order : tuple of tuple of str
-        What it must say of the controls, best first: each inner tuple is a tie.
+        Expected order of the controls, best first; each inner tuple is a tie.
     extractor : str
-        Name of the feature extractor it uses, ``""`` for none.
+        Name of the feature extractor that the metric uses, ``""`` for none.
     doi : str
-        Its source.
+        DOI of its source.
     """
 
     name: str
@@ -93,7 +96,7 @@ class MetricInfo:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval and the number of test subjects (or pairs) behind it."""
+    """A value with its 95 % interval and the number of test subjects (or pairs) it is based on."""
 
     value: float
     low: float = float("nan")
@@ -103,28 +106,29 @@ class Estimate:
 
 @dataclass(frozen=True)
 class MetricResult:
-    """What a metric returns.
+    """Result of a metric.
 
     Attributes
     ----------
     overall : Estimate or None
-        The headline; None where it is skipped.
+        Value over all test subjects; None if the metric is skipped.
     groups : mapping of str to Estimate
-        The same by site, where it makes sense.
+        The same by site, if this is meaningful.
     target : float
-        What the value is to be held against (the oracle's, or a floor); NaN for none.
+        Value to compare with (the oracle's, or a floor); NaN for none.
     floors : mapping of str to float
-        Named trivial values, such as ``{"overall median": 14.2}``.
+        Named values of trivial predictions, such as ``{"overall median": 14.2}``.
     replicates : ndarray, shape (b,)
-        The resampled values behind the interval; the same subjects in replicate i of every method.
+        Resampled values from which the interval is computed. Replicate i has the same subjects
+        for every method.
     per_scan : DataFrame or None
-        One row a test scan.
+        One row per test scan.
     arrays : mapping of str to ndarray
-        What the figures draw.
+        Arrays for the figures.
     note : str
-        A reservation shown beside the value, such as ``"underfit"``.
+        Warning shown beside the value, such as ``"underfit"``.
     reason : str
-        Why it is skipped, ``""`` where it is not.
+        Reason why the metric is skipped, ``""`` if it is not.
     """
 
     overall: Estimate | None = None
@@ -139,17 +143,18 @@ class MetricResult:
 
     @classmethod
     def skipped(cls, reason: str) -> MetricResult:
-        """Return the answer "this cannot be said here", with the reason."""
+        """Return the result of a metric that cannot be computed here, with the reason."""
         return cls(reason=reason)
 
 
 @dataclass(frozen=True)
 class MetricInputs:
-    """What a metric is given: the products it declared, by name, and the reference site.
+    """Inputs of a metric: the products that it declared, by name, and the reference site.
 
     An image product (``harmonized.test``, ``raw.probe``, ``truth.test``, ...) is a `Cohort` with
-    the full participants table; any other is a mapping of names to arrays, described beside the
-    function that makes it. A product that was only wanted and cannot be had is absent.
+    the full participants table. Any other product is a mapping of names to arrays, described in
+    the docstring of the function that makes it. A product in `MetricInfo.wants` is absent if it is
+    not available.
     """
 
     products: Mapping[str, Any]
@@ -159,14 +164,26 @@ class MetricInputs:
         return name in self.products
 
     def cohort(self, name: str) -> Cohort:
-        """Return an image product."""
+        """Return an image product.
+
+        Raises
+        ------
+        TypeError
+            If the product holds arrays.
+        """
         product = self.products[name]
         if not isinstance(product, Cohort):
             raise TypeError(f"product {name} holds arrays, not images")
         return product
 
     def arrays(self, name: str) -> Mapping[str, NDArray]:
-        """Return a product that is not images."""
+        """Return a product of arrays.
+
+        Raises
+        ------
+        TypeError
+            If the product holds images.
+        """
         product = self.products[name]
         if isinstance(product, Cohort):
             raise TypeError(f"product {name} holds images, not arrays")
@@ -180,7 +197,7 @@ Compute = Callable[[MetricInputs, np.random.Generator], MetricResult | Estimate 
 class Metric:
     """A declared metric: ``metric.info`` and ``metric(inputs, rng)``.
 
-    The generator is seeded without the method's name, so that resamples are common to all methods.
+    The generator is seeded without the method's name, so that all methods share the resamples.
     """
 
     info: MetricInfo
@@ -192,7 +209,7 @@ class Metric:
         Raises
         ------
         HarmbenchError
-            Where the function returns neither a number nor an `Estimate` nor a `MetricResult`.
+            If the function does not return a number, an `Estimate` or a `MetricResult`.
         """
         result: object = self.compute(inputs, rng)
         if isinstance(result, Real) and not isinstance(result, bool):
@@ -215,14 +232,14 @@ def metric(**declaration: Any) -> Callable[[Compute], Metric]:
     Parameters
     ----------
     **declaration
-        The fields of `MetricInfo`; ``name`` defaults to the function's and ``summary`` to the
+        Fields of `MetricInfo`. ``name`` defaults to the function's name and ``summary`` to the
         first paragraph of its docstring.
 
     Raises
     ------
     HarmbenchError
-        For a field that `MetricInfo` does not have, a missing one, or an unknown word in `axis`,
-        `level` or `direction`.
+        If a field is unknown or missing, or the value of `axis`, `level` or `direction` is
+        unknown.
     """
     known = [one.name for one in fields(MetricInfo)]
     for name in declaration:

@@ -1,6 +1,7 @@
-"""What the runner makes on demand and metrics share: predictions, features, trained probes.
+"""The contract of a product: an intermediate result that metrics share.
 
-Heavy work stands here, once per cell (or once per run), so that metrics stay light.
+Products are predictions, features and trained probes. The runner makes each of them on demand, once
+per cell or once per run, so that metrics are fast.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from harmbench.progress import Progress
 
 @dataclass(frozen=True)
 class ProductContext:
-    """What making a product may use besides its inputs.
+    """What a product may use in addition to its inputs.
 
     Attributes
     ----------
     seeds : tuple of int
-        Probe seeds; a trained probe is trained once per seed.
+        Probe seeds; a probe is trained once per seed.
     threads, device : int, str
-        Where to compute.
+        Number of CPU threads, and the device of the computation.
     probe : mapping
-        The probes' budget from the preset: fields of
+        Settings of the probes from the preset: fields of
         `harmbench.protocol.probes.training.ProbeConfig`.
     inception : str or None
-        File of the Inception weights; None to look for them in the cache and on the network;
-        ``"never"`` in smoke runs and tests.
-    progress, log
-        Where long work reports.
+        File of the Inception weights. None: use the cache, or download them. ``"never"``: do not
+        use them (smoke runs and tests).
+    progress, log : Progress, logging.Logger
+        Receive the progress and the messages of long computations.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -49,7 +50,7 @@ Make = Callable[[MetricInputs, ProductContext], dict[str, NDArray]]
 
 
 class ProductUnavailable(Exception):
-    """Why a product cannot be had here; metrics that need it become skipped rows."""
+    """Raised if a product is not available here; metrics that need it are skipped."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +60,21 @@ class Product:
     Attributes
     ----------
     name : str
-        How metrics ask for it, such as ``"probe.age"``.
+        Name by which metrics request it, such as ``"probe.age"``.
     needs, wants : tuple of str
-        Products it is made of, as in `harmbench.contracts.metric.MetricInfo`.
+        Products that it is made from, as in `harmbench.contracts.metric.MetricInfo`.
     make : callable
         ``make(inputs, context)`` returns named arrays (numbers or fixed-width strings).
     scope : {"cell", "run"}
-        Made once for each cell, or once for all (from raw images only).
+        Whether it is made once per cell, or once per run (from raw images only).
     version : int
-        Raised when what it makes changes.
+        Increased when the product changes.
     min_n : int
-        Least number of test scans.
+        Smallest number of test scans.
     reads : tuple of str
-        Fields of the context that change the result, and so belong to its key.
+        Fields of the context that change the result and are therefore part of its key.
     summary : str
-        What it holds, for the list in docs/reference.md.
+        Description of the content, for the list in docs/reference.md.
     """
 
     name: str

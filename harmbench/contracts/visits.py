@@ -1,4 +1,4 @@
-"""How far apart two scans of one person are."""
+"""Time between two scans of one person."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 DAYS_A_YEAR = 365.25
 REPEAT_WITHIN = 180
-"""Days within which a scan at another site counts as a repeat of the same brain, by default."""
+"""Largest number of days between two scans at two sites that count as repeats, by default."""
 
 
 def days_apart(one: pd.DataFrame, other: pd.DataFrame) -> NDArray[np.float64]:
@@ -17,13 +17,13 @@ def days_apart(one: pd.DataFrame, other: pd.DataFrame) -> NDArray[np.float64]:
     Parameters
     ----------
     one, other : DataFrame with n rows
-        Participants tables. The column ``acq_time`` (of scans.tsv or sessions.tsv) decides where
-        both rows have a date, else the difference of the ages.
+        Participants tables. If both rows have a date in the column ``acq_time`` (of scans.tsv or
+        sessions.tsv), the dates are used, else the difference of the ages.
 
     Returns
     -------
     ndarray, shape (n,)
-        Not negative; 0 where neither dates nor ages are known.
+        Days, not negative; 0 if neither dates nor ages are known.
     """
     dates = [_dates(table) for table in (one, other)]
     by_date = np.abs((dates[0] - dates[1]).astype(float)) / 86_400
@@ -41,19 +41,20 @@ def _dates(table: pd.DataFrame) -> NDArray[np.datetime64]:
 
 
 def late_repeats(table: pd.DataFrame, within: float = REPEAT_WITHIN) -> tuple[int, int]:
-    """Count the people scanned at several sites, and those of them with all scans far apart.
+    """Count the people scanned at several sites, and those without a repeat among their scans.
 
     Parameters
     ----------
     table : DataFrame
         Participants table.
     within : float
-        Days.
+        Largest number of days between two scans that count as repeats.
 
     Returns
     -------
     people, late : int
-        Late are those with no two scans at two sites within so many days.
+        Number of people scanned at several sites, and of those among them who have no two scans
+        at two sites within this time.
     """
     people = late = 0
     for _, own in table.drop_duplicates(["participant_id", "site", "session_id"]).groupby(
