@@ -64,7 +64,7 @@ def run(
     methods: Annotated[
         Names | None,
         typer.Option(
-            help="Methods to judge, separated by spaces: names from `harmbench methods`, or "
+            help="Methods to evaluate, separated by spaces: names from `harmbench methods`, or "
             "file.py:Class.",
             metavar="NAME...",
         ),
@@ -75,7 +75,7 @@ def run(
         Path | None,
         typer.Option(
             help="Folder for the results; an earlier run of the same data in it is extended. "
-            "Default: results/<study>-<data>-<preset>, with a mark for data options.",
+            "Default: results/<study>-<data>-<preset>, with a suffix for data options.",
             metavar="FOLDER",
         ),
     ] = None,
@@ -83,7 +83,7 @@ def run(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="Which metrics: five (the paper's), core (and truth, leakage, mixing), full. "
+            help="Set of metrics: five (the paper's), core (also truth, leakage, mixing), full. "
             "Default: core.",
             metavar="five|core|full",
         ),
@@ -91,15 +91,15 @@ def run(
     metrics: Annotated[
         Names | None,
         typer.Option(
-            help="Only these metrics: names from `harmbench metrics`, or file.py:name.",
+            help="Compute only these metrics: names from `harmbench metrics`, or file.py:name.",
             metavar="NAME...",
         ),
     ] = None,
     controls: Annotated[
         Names | None,
         typer.Option(
-            help="Controls to show beside the methods: all, none, or names. "
-            "Default: identity, shuffle and, where there is a truth, oracle.",
+            help="Controls in the tables beside the methods: all, none, or names. "
+            "Default: identity, shuffle and, if the truth is known, oracle.",
             metavar="all|none|NAME...",
         ),
     ] = None,
@@ -113,14 +113,14 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Work on so many methods at once, in processes of this machine, with one thread "
-            "each unless --threads says more.",
+            help="Number of processes on this machine that run methods in parallel, with one "
+            "thread each unless --threads is given.",
         ),
     ] = None,
     dask: Annotated[
         str | None,
         typer.Option(
-            help="Work on the methods at the workers of this dask scheduler, such as "
+            help="Run the methods on the workers of this dask scheduler, such as "
             "tcp://host:8786; --out must be a folder that they share.",
             metavar="ADDRESS",
         ),
@@ -128,9 +128,9 @@ def run(
     weights: Annotated[
         Names | None,
         typer.Option(
-            help="Weights instead of training: auto takes up those shipped with a method where "
+            help="Weights to use instead of training: auto uses those shipped with a method if "
             "parameters, data, split, reference site and seed are the same; none trains; "
-            "METHOD=FOLDER takes what `harmbench train` has saved there. Default: auto.",
+            "METHOD=FOLDER uses those that `harmbench train` saved there. Default: auto.",
             metavar="auto|none|METHOD=FOLDER...",
         ),
     ] = None,
@@ -143,15 +143,15 @@ def run(
     ] = None,
     data_options: dict[str, Any] | None = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and what is done already.")
+        bool, typer.Option("--dry-run", help="Show what would be done and what is already done.")
     ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Judge methods on one protocol: fit, harmonize, score, and write a report.
+    """Evaluate methods with one protocol: fit, harmonize, score, and write a report.
 
-    Run it again with other methods or metrics on the same folder, and only those are added; a run
-    that was stopped goes on where it was.
+    If you run the command again on the same folder with other methods or metrics, only those are
+    computed and added. A run that was stopped continues where it stopped.
     """
     from harmbench.cli.run import run_and_report
 
@@ -192,7 +192,7 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the weights, one folder a method in it. "
+            help="Folder for the weights, with one folder per method. "
             "Default: weights/<data>-<preset>.",
             metavar="FOLDER",
         ),
@@ -201,7 +201,7 @@ def train(
     reference_site: ReferenceSite = None,
     seeds: Seeds = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Only this method seed, instead of --seeds.")
+        int | None, typer.Option(min=0, help="Train only this method seed, instead of --seeds.")
     ] = None,
     data_seed: DataSeed = None,
     threads: Threads = None,
@@ -211,11 +211,11 @@ def train(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train methods as `run` would, and save their weights for `run --weights METHOD=FOLDER`.
+    """Train methods like `run`, and save their weights for `run --weights METHOD=FOLDER`.
 
-    Each method's folder gets the weights, a card that says what they were made from, and a page
-    for readers. A training that was stopped goes on with the same command; a finished one is never
-    overwritten.
+    Each method's folder contains the weights, a card that describes how they were made, and the
+    card as a page. A training that was stopped continues with the same command; a finished one is
+    never overwritten.
     """
     from harmbench.cli.train import train_and_tell
 
@@ -246,14 +246,15 @@ def report(
     folders: Annotated[
         list[Path],
         typer.Argument(
-            help="Folder of a run, or of several runs of the same data, such as one job a method.",
+            help="Folder of a run, or of several runs of the same data, such as one job per "
+            "method.",
             metavar="FOLDER...",
         ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the report. Default: the run's own; several runs need one.",
+            help="Folder for the report. Default: the run folder; required for several runs.",
             metavar="FOLDER",
         ),
     ] = None,
@@ -262,11 +263,13 @@ def report(
     ] = False,
     hash_ids: Annotated[
         bool,
-        typer.Option("--hash-ids", help="Made-up names for participants, other ones every time."),
+        typer.Option(
+            "--hash-ids", help="Replace participants' ids by pseudonyms, new ones for every report."
+        ),
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Make the report of a run again, or one of several runs, without computing anything."""
+    """Write the report of a run again, or one report of several runs; compute nothing again."""
     from harmbench.cli.report import report_on
 
     report_on(folders, out, images=not no_images, hash_ids=hash_ids)
@@ -279,7 +282,7 @@ def check(
         str | None,
         typer.Argument(
             help="A BIDS folder, a table (.csv, .tsv), an .npz file, or a data set's name. "
-            "Default: that of the study file.",
+            "Default: the data of the study file.",
         ),
     ] = None,
     config: Config = None,
@@ -298,9 +301,9 @@ def check(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Describe data before a run: what it can answer, every problem at once, sites, images.
+    """Describe data before a run: questions it can answer, every problem, sites, images.
 
-    Ends with code 0 where a run with the same options would start, else with 2.
+    The exit code is 0 if a run with the same options would start, else 2.
     """
     from harmbench.cli import check as sheets
 
@@ -314,7 +317,7 @@ for suite in (check_method, check_metric, check_dataset):
 
 @app.command(cls=HarmbenchCommand)
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show this method in full.")] = None,
     markdown: AsMarkdown = False,
     debug: Debug = False,
 ) -> None:
@@ -326,7 +329,7 @@ def methods(
 
 @app.command(cls=HarmbenchCommand)
 def metrics(
-    name: Annotated[str | None, typer.Argument(help="One metric, in full.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show this metric in full.")] = None,
     products: Annotated[
         bool,
         typer.Option("--products", help="List the products that a metric can need, as Markdown."),
@@ -348,7 +351,7 @@ def metrics(
 
 @app.command(cls=HarmbenchCommand)
 def datasets(
-    name: Annotated[str | None, typer.Argument(help="One data set, in full.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show this data set in full.")] = None,
     markdown: AsMarkdown = False,
     debug: Debug = False,
 ) -> None:

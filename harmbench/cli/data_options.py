@@ -11,7 +11,7 @@ import typer
 SiteColumn = Annotated[
     str | None,
     typer.Option(
-        help="Column of the site, of participants.tsv, sessions.tsv or scans.tsv. Default: site.",
+        help="Column of the site in participants.tsv, sessions.tsv or scans.tsv. Default: site.",
         metavar="NAME",
     ),
 ]
@@ -26,21 +26,21 @@ SexColumn = Annotated[
 ]
 SexCodes = Annotated[
     str | None,
-    typer.Option(help="What numbers in it stand for.", metavar='"1=M,2=F"'),
+    typer.Option(help="Meaning of numbers in the sex column.", metavar='"1=M,2=F"'),
 ]
 AgeUnit = Annotated[
     str | None,
     typer.Option(
-        help="Unit of the age: years, months, weeks or days. Default: as its column's name or "
-        "participants.json says, or else years.",
+        help="Unit of the age: years, months, weeks or days. Default: as given by the "
+        "column's name or participants.json, else years.",
         metavar="UNIT",
     ),
 ]
 Features = Annotated[
     str | None,
     typer.Option(
-        help="Which columns of a table are features: names or patterns, '!' before one excludes. "
-        "Default: all of numbers.",
+        help="Columns of a table that are features: names or patterns; '!' before a pattern "
+        "excludes columns. Default: all numeric columns that do not identify the site.",
         metavar="'lh_*,!ICV'",
     ),
 ]
@@ -52,23 +52,23 @@ Suffix = Annotated[
 Contains = Annotated[
     str | None,
     typer.Option(
-        help="Only images whose names contain this, such as space-MNI152NLin2009cAsym.",
+        help="Use only images whose names contain this text, such as space-MNI152NLin2009cAsym.",
         metavar="TEXT",
     ),
 ]
 Center = Annotated[
     str | None,
     typer.Option(
-        help="What stands in the middle of the grid: brain, or image for images registered to one "
-        "template. Default: brain.",
+        help="What is placed in the middle of the grid: brain, or image for images registered to "
+        "one template. Default: brain.",
         metavar="brain|image",
     ),
 ]
 FollowLinks = Annotated[
-    bool, typer.Option("--follow-links", help="Follow links that lead out of the data set.")
+    bool, typer.Option("--follow-links", help="Follow links that leave the data set.")
 ]
 Slices = Annotated[
-    int | None, typer.Option(help="Slices of each scan, an odd number. Default: 1.", metavar="K")
+    int | None, typer.Option(help="Number of slices of each scan, odd. Default: 1.", metavar="K")
 ]
 SliceZ = Annotated[
     float | None,
@@ -79,7 +79,8 @@ SliceZ = Annotated[
     ),
 ]
 SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave scans with problems out instead of refusing.")
+    bool,
+    typer.Option("--skip-bad", help="Leave out scans with problems instead of refusing the data."),
 ]
 
 

@@ -33,30 +33,30 @@ def evaluate(
         ),
     ] = None,
     name: Annotated[
-        str, typer.Option(help="What the row is called.", metavar="TEXT")
+        str, typer.Option(help="Name of the row in the tables.", metavar="TEXT")
     ] = "returned images",
     data: Data = None,
     config: Config = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the results; a run of the same data in it is extended, so that all "
-            "stand in one table. Default: results/<data>-<preset>, as for `run`.",
+            help="Folder for the results; an earlier run of the same data in it is extended, so "
+            "that all rows are in one table. Default: results/<data>-<preset>, as for `run`.",
             metavar="FOLDER",
         ),
     ] = None,
     preset: Preset = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="Which metrics, as for `run`. Default: core.", metavar="five|core|full"),
+        typer.Option(help="Set of metrics, as for `run`. Default: core.", metavar="five|core|full"),
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option(help="Only these metrics, as for `run`.", metavar="NAME..."),
+        typer.Option(help="Compute only these metrics, as for `run`.", metavar="NAME..."),
     ] = None,
     controls: Annotated[
         list[str] | None,
-        typer.Option(help="Controls to show beside it, as for `run`.", metavar="all|none|NAME..."),
+        typer.Option(help="Controls in the tables, as for `run`.", metavar="all|none|NAME..."),
     ] = None,
     reference_site: ReferenceSite = None,
     data_seed: DataSeed = None,
@@ -71,10 +71,10 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Score images that a program outside has harmonized, in the same table as any method.
+    """Score images that an external program has harmonized, in the same table as any method.
 
-    They are read as they are, without rescaling. Metrics that need more than harmonized images
-    (other covariates, other targets) are rows that say so.
+    The images are read without rescaling. Metrics that need more than harmonized images (other
+    covariates, other targets) are skipped with this reason.
     """
     from functools import partial
 

@@ -26,10 +26,10 @@ def export(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write the slices that methods see, with the split, for a program outside.
+    """Write the slices that methods receive, and the split, for an external program.
 
-    The folder's README.md says what the program must do; `harmbench evaluate` scores what it
-    returns.
+    The README.md in the folder describes what the program must do; `harmbench evaluate` scores the
+    images that it returns.
     """
     from harmbench.cli.run import make_progress
     from harmbench.cli.settings import resolved

@@ -26,7 +26,7 @@ def harmonize(
     method: Annotated[
         str | None,
         typer.Option(
-            help="The method: a name from `harmbench methods`, file.py:Class, or the label of a "
+            help="Method: a name from `harmbench methods`, file.py:Class, or the label of a "
             "variant in the study file.",
             metavar="NAME",
         ),
@@ -38,7 +38,7 @@ def harmonize(
     weights: Annotated[
         str,
         typer.Option(
-            help="Weights instead of training: auto takes up those shipped with the method where "
+            help="Weights to use instead of training: auto uses those shipped with the method if "
             "they fit; none trains; or a folder that `harmbench train` has written.",
             metavar="auto|none|FOLDER",
         ),
@@ -46,8 +46,8 @@ def harmonize(
     target: Annotated[
         str | None,
         typer.Option(
-            help="Site to harmonize to, of methods that can render to any. Default: the "
-            "reference site.",
+            help="Site to harmonize to, for methods that can render images at any site. Default: "
+            "the reference site.",
             metavar="SITE",
         ),
     ] = None,
@@ -63,8 +63,8 @@ def harmonize(
 ) -> None:
     """Harmonize a whole data set with one method and write it as NIfTI files.
 
-    The method is fitted as `run` fits it with seed 0, or its weights are taken up, so the images
-    are those that `run` scores. A call that was stopped goes on with the same command.
+    The method is fitted as in `run` with seed 0, or its weights are used, so the images are those
+    that `run` scores. A command that was stopped continues when you run it again.
     """
     from harmbench.cli import EXIT_INTERRUPTED
     from harmbench.cli.run import make_progress

@@ -19,8 +19,8 @@ Data = Annotated[
 Config = Annotated[
     Path | None,
     typer.Option(
-        help="Study file (TOML) with any of these settings, variants of methods among them, or "
-        "an earlier run's config.json; flags win over it.",
+        help="Study file (TOML) with any of these settings, including variants of methods, or "
+        "an earlier run's config.json; command-line options override it.",
         metavar="FILE",
     ),
 ]
@@ -34,37 +34,39 @@ Preset = Annotated[
 ReferenceSite = Annotated[
     str | None,
     typer.Option(
-        help="Site to harmonize to. Default: the data set's own, else the site with most subjects.",
+        help="Site to harmonize to. Default: the data set's reference site, else the site with the "
+        "most subjects.",
         metavar="SITE",
     ),
 ]
-Seeds = Annotated[int | None, typer.Option(min=1, help="How many method seeds. Default: 1.")]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Number of method seeds. Default: 1.")]
 DataSeed = Annotated[
-    int | None, typer.Option(min=0, help="Another split, and of the phantom another cohort.")
+    int | None,
+    typer.Option(min=0, help="Seed of the split, and of the phantom's cohort. Default: 0."),
 ]
 RepeatWithin = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Days within which a scan at the reference site stands for the truth of another scan "
-        "of the same person. Default: 180.",
+        help="Largest number of days between two scans of a person for which the scan at the "
+        "reference site is the truth of the other scan. Default: 180.",
         metavar="DAYS",
     ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")]
 Device = Annotated[
-    str | None, typer.Option(help="Where to train, such as cpu or cuda. Default: cpu.")
+    str | None, typer.Option(help="Device for training, such as cpu or cuda. Default: cpu.")
 ]
 Devices = Annotated[
     int,
     typer.Option(
         min=1,
-        help="How many GPUs (or processes on the CPU) train one model together, each on its share "
-        "of every batch. For several machines, see torchrun in the documentation.",
+        help="Number of GPUs (or processes on the CPU) that train one model together, each on its "
+        "share of every batch. For several machines, see torchrun in the documentation.",
     ),
 ]
 AsMarkdown = Annotated[
-    bool, typer.Option("--markdown", help="All of them as a Markdown table with their sources.")
+    bool, typer.Option("--markdown", help="Print all as a Markdown table with their sources.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]

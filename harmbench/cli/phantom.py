@@ -12,8 +12,8 @@ from harmbench.cli.options import Debug
 
 def phantom(
     out: Annotated[Path, typer.Argument(help="New folder to write to.")],
-    n: Annotated[int, typer.Option(min=2, max=99_999, help="Subjects in all.")] = 1400,
-    n_sites: Annotated[int, typer.Option(min=2, max=12, help="Sites.")] = 7,
+    n: Annotated[int, typer.Option(min=2, max=99_999, help="Number of subjects.")] = 1400,
+    n_sites: Annotated[int, typer.Option(min=2, max=12, help="Number of sites.")] = 7,
     size: Annotated[int, typer.Option(min=16, help="Pixels along each side.")] = 64,
     strength: Annotated[
         float, typer.Option(min=0, max=2, help="Strength of the site effect.")
@@ -25,17 +25,22 @@ def phantom(
         float, typer.Option(min=0, max=2, help="Factor on blur, distortion and contrast.")
     ] = 1.0,
     jitter: Annotated[
-        float, typer.Option(min=0, max=6, help="Spread of the slice's height, mm.")
+        float, typer.Option(min=0, max=6, help="Standard deviation of the slice's height, mm.")
     ] = 2.0,
     travelling: Annotated[
-        int, typer.Option(min=0, help="So many subjects are scanned at every site.")
+        int, typer.Option(min=0, help="Number of subjects who are scanned at every site.")
     ] = 0,
-    site_effect: Annotated[bool, typer.Option(help="Different scanners at the sites.")] = True,
-    biology: Annotated[bool, typer.Option(help="Age and sex show in the images.")] = True,
-    scanner_seed: Annotated[int | None, typer.Option(min=0, help="Other scanners.")] = None,
-    subject_seed: Annotated[int | None, typer.Option(min=0, help="Other people.")] = None,
+    site_effect: Annotated[
+        bool, typer.Option(help="Simulate a different scanner at each site.")
+    ] = True,
+    biology: Annotated[
+        bool, typer.Option(help="Simulate effects of age and sex on the images.")
+    ] = True,
+    scanner_seed: Annotated[int | None, typer.Option(min=0, help="Seed of the scanners.")] = None,
+    subject_seed: Annotated[int | None, typer.Option(min=0, help="Seed of the people.")] = None,
     dev: Annotated[
-        bool, typer.Option("--dev", help="Other scanners and subjects, for development.")
+        bool,
+        typer.Option("--dev", help="Use the scanners and subjects for development (phantom-dev)."),
     ] = False,
     debug: Debug = False,
 ) -> None:

@@ -15,7 +15,7 @@ def check_method(
 ) -> None:
     """Run the contract suite on a method: shapes, determinism, order, round trip, columns, ...
 
-    Ends with code 0 where everything holds, else with 1.
+    The exit code is 0 if all checks pass, else 1.
     """
     from harmbench.cli.check_plugin import check_plugin
 
@@ -26,9 +26,9 @@ def check_metric(
     name: Annotated[str, typer.Argument(help="A metric's name, or file.py:name.")],
     debug: Debug = False,
 ) -> None:
-    """Run the contract suite on a metric: its declaration, the products and controls it names.
+    """Run the contract suite on a metric: its declaration, its products and controls.
 
-    Ends with code 0 where everything holds, else with 1.
+    The exit code is 0 if all checks pass, else 1.
     """
     from harmbench.cli.check_plugin import check_plugin
 
@@ -41,7 +41,7 @@ def check_dataset(
 ) -> None:
     """Run the contract suite on a data set: rows, sites, fingerprint, truth.
 
-    Ends with code 0 where everything holds, else with 1. To look at data, use `check`.
+    The exit code is 0 if all checks pass, else 1. To inspect data, use `check`.
     """
     from harmbench.cli.check_plugin import check_plugin
 
