@@ -1,7 +1,7 @@
 """harmbench: benchmark and evaluation of methods that harmonize multi-site brain MRI.
 
-The names a plug-in author needs are importable from here; each is loaded on first use, so that
-``import harmbench`` (and ``harmbench --help``) stays light.
+The public functions and the names that a plug-in author needs are importable from here. Each is
+loaded on first use, so that ``import harmbench`` (and ``harmbench --help``) stays light.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ _HOMES = {
     "MetricInputs": "harmbench.contracts.metric",
     "MetricResult": "harmbench.contracts.metric",
     "metric": "harmbench.contracts.metric",
+    "Results": "harmbench.results.results",
+    **dict.fromkeys(
+        ("run", "score", "train", "harmonize", "load", "methods", "metrics", "datasets"),
+        "harmbench.api",
+    ),
 }
 __all__ = [
     "ApplyContext",
@@ -37,16 +42,27 @@ __all__ = [
     "MethodInfo",
     "MetricInputs",
     "MetricResult",
+    "Results",
     "__version__",
+    "datasets",
+    "harmonize",
+    "load",
+    "methods",
     "metric",
+    "metrics",
+    "run",
+    "score",
+    "train",
 ]
 
 if TYPE_CHECKING:
+    from harmbench.api import datasets, harmonize, load, methods, metrics, run, score, train
     from harmbench.contracts.cohort import Cohort
     from harmbench.contracts.dataset import Dataset, DatasetInfo
     from harmbench.contracts.method import ApplyContext, FitContext, Harmonizer, MethodInfo
     from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
     from harmbench.errors import HarmbenchError
+    from harmbench.results.results import Results
 
 
 def __getattr__(name: str) -> Any:

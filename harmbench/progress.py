@@ -6,6 +6,7 @@ terminal (`BarProgress`), plain lines elsewhere (`LineProgress`), nothing with `
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -194,3 +195,12 @@ class _BarTask:
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
         self._bars.update(self._bar, advance=amount, note=note)
+
+
+def make_progress(quiet: bool = False) -> Progress:
+    """Return live bars for a terminal, plain lines for anything else, silence where asked for."""
+    if quiet:
+        return Progress()
+    if sys.stderr.isatty():
+        return BarProgress()
+    return LineProgress(lambda text: print(text, file=sys.stderr, flush=True))

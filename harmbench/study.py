@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from harmbench.config import MethodSpec, RunConfig, validated
-from harmbench.errors import HarmbenchError
+from harmbench import registry
+from harmbench.config import MethodSpec, RunConfig, resolve, validated
+from harmbench.errors import HarmbenchError, unknown
 from harmbench.files.foreign import mebibytes, parse_json
 
 MOST_BYTES = {".toml": 2**16, ".json": 2**24}
@@ -112,3 +114,64 @@ def _from_run(path: Path, content: Any) -> dict[str, Any]:
     same = ("preset", "protocol", "metrics", "seeds", "data_seed", "reference_site", "threads")
     more = ("device", "probe", "repeat_within")
     return settings | {name: getattr(run, name) for name in (*same, *more)}
+
+
+OF_DATA = ("data", "data_options", "preset", "data_seed", "reference_site", "threads", "device")
+"""Settings that every command reads; the others are for `harmbench run`."""
+OF_TRAINING = (*OF_DATA, "methods", "seeds")
+
+
+def combined(
+    study: Path | None, given: Mapping[str, Any], reads: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return settings for `harmbench.config.resolve`: those given, above those of a study file.
+
+    Parameters
+    ----------
+    study : Path or None
+        File with further settings.
+    given : mapping
+        Settings by name, None where not given.
+    reads : collection of str
+        What is read of the file; empty for everything.
+    """
+    said = read_study(study) if study else {}
+    said = {name: value for name, value in said.items() if not reads or name in reads}
+    options = {**said.get("data_options", {}), **(given.get("data_options") or {})}
+    settings = said | {name: value for name, value in given.items() if value is not None}
+    return settings | {"data_options": options}
+
+
+def resolve_method(
+    study: Path | None, given: Mapping[str, Any], method: str, weights: str = "auto"
+) -> RunConfig:
+    """Return the settings of one method on some data.
+
+    Parameters
+    ----------
+    study : Path or None
+        File with further settings.
+    given : mapping
+        Settings by name, None where not given.
+    method : str
+        A method's name, or the label of a variant that the study file declares.
+    weights : str
+        ``auto``, ``none``, or a folder of the method's weights.
+
+    Raises
+    ------
+    HarmbenchError
+        For unknown names.
+    """
+    spec = _chosen(method, (read_study(study) if study else {}).get("methods", ()))
+    wish = weights if weights in ("auto", "none") else f"{spec.title}={weights}"
+    settings = combined(study, given, OF_DATA)
+    return resolve(**settings, methods=[spec], controls=("none",), weights=[wish])
+
+
+def _chosen(name: str, declared: Sequence[str | MethodSpec]) -> MethodSpec:
+    specs = [MethodSpec(name=one) if isinstance(one, str) else one for one in declared]
+    by_title = {spec.title: spec for spec in specs}
+    if name not in by_title and ".py:" not in name and name not in registry.names("method"):
+        raise unknown("method", name, {*by_title, *registry.names("method")})
+    return by_title.get(name, MethodSpec(name=name))

@@ -6,7 +6,7 @@ reason. Nothing here keeps any state of pyplot.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,25 @@ def write_figures(results: Results, folder: Path) -> tuple[list[Saved], list[str
     left_out : list of str
         One sentence for each figure that could not be drawn.
     """
+    saved: list[Saved] = []
+    left_out: list[str] = []
+    for each in drawings(results, left_out):
+        if figure := attempt(each.title, partial(_save, each, folder), left_out):
+            saved.append(figure)
+    _remove_others(folder, {each.name for each in saved})
+    return saved, left_out
+
+
+def drawings(results: Results, left_out: list[str]) -> Iterator[Drawn]:
+    """Yield all figures that the run has the inputs of, in the order in which they are shown.
+
+    Parameters
+    ----------
+    results : Results
+        The run.
+    left_out : list of str
+        Gets one sentence for each figure that could not be drawn.
+    """
     import matplotlib
 
     from reports import diagnostics, embeddings, leaks, pareto, pictures
@@ -81,15 +100,9 @@ def write_figures(results: Results, folder: Path) -> tuple[list[Saved], list[str
         ("Pull towards the reference site's population", leaks.pulls),
         ("Distances between subjects", diagnostics.distance_matrices),
     ]
-    saved: list[Saved] = []
-    left_out: list[str] = []
     with matplotlib.rc_context(STYLE):
         for title, draw in kinds:
-            for each in attempt(title, partial(draw, results), left_out) or []:
-                if figure := attempt(each.title, partial(_save, each, folder), left_out):
-                    saved.append(figure)
-    _remove_others(folder, {each.name for each in saved})
-    return saved, left_out
+            yield from attempt(title, partial(draw, results), left_out) or []
 
 
 def _save(drawn: Drawn, folder: Path) -> Saved:

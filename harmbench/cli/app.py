@@ -219,20 +219,23 @@ def train(
     """
     from harmbench.cli.train import train_and_tell
 
-    flags = {
+    given = {
         "methods": methods,
         "data": data,
+        "config": config,
+        "out": out,
         "preset": preset,
         "reference_site": reference_site,
         "seeds": seeds,
         "seed": seed,
-        "devices": devices,
         "data_seed": data_seed,
         "threads": threads,
         "device": device,
+        "devices": devices,
         "data_options": data_options,
+        "quiet": quiet,
     }
-    raise typer.Exit(train_and_tell(flags, config, out, quiet=quiet))
+    raise typer.Exit(train_and_tell(given))
 
 
 app.command(cls=HarmbenchCommand)(harmonize)

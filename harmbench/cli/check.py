@@ -49,7 +49,7 @@ def check(
     int
         0 where a run with the same options would start, else 2.
     """
-    from harmbench.cli.run import make_progress
+    from harmbench.progress import make_progress
 
     if html is not None and (html.is_dir() or not html.parent.is_dir()):
         raise HarmbenchError(f"--html {html}: name a file in a folder that exists")

@@ -31,10 +31,11 @@ def export(
     The README.md in the folder describes what the program must do; `harmbench evaluate` scores the
     images that it returns.
     """
-    from harmbench.cli.run import make_progress
-    from harmbench.cli.settings import resolved
+    from harmbench.config import resolve
     from harmbench.errors import HarmbenchError
     from harmbench.exchange.export import export as write
+    from harmbench.progress import make_progress
+    from harmbench.study import OF_DATA, combined
 
     if out is None:
         raise HarmbenchError("give the new folder to write to: --out FOLDER")
@@ -45,7 +46,10 @@ def export(
         "data_seed": data_seed,
         "data_options": data_options,
     }
-    settings = resolved(flags, config, needs="data")
+    said = combined(config, flags, OF_DATA)
+    if not said.get("data"):
+        raise HarmbenchError("nothing to read: name the data, such as a BIDS folder")
+    settings = resolve(**said, controls=("none",))
     with make_progress(quiet) as progress:
         material = write(settings, out, progress)
     typer.echo(f"{len(material.cohort)} slices written to {out}; its README.md says what to do")

@@ -66,27 +66,28 @@ def harmonize(
     The method is fitted as in `run` with seed 0, or its weights are used, so the images are those
     that `run` scores. A command that was stopped continues when you run it again.
     """
+    from harmbench.api import harmonize as write
     from harmbench.cli import EXIT_INTERRUPTED
-    from harmbench.cli.run import make_progress
-    from harmbench.cli.settings import resolved
     from harmbench.errors import HarmbenchError
-    from harmbench.exchange.harmonize import harmonize as write
 
     if method is None or out is None:
         raise HarmbenchError("give --method NAME (see `harmbench methods`) and --out FOLDER")
-    flags = {
-        "data": data,
-        "preset": preset,
-        "reference_site": reference_site,
-        "data_seed": data_seed,
-        "threads": threads,
-        "device": device,
-        "data_options": data_options,
-    }
-    settings = resolved(flags, config, method=method, weights=weights)
     try:
-        with make_progress(quiet) as progress:
-            material = write(settings, out, progress, target=target)
+        material = write(
+            method,
+            out,
+            data,
+            weights=weights,
+            target=target,
+            config=config,
+            preset=preset,
+            reference_site=reference_site,
+            data_seed=data_seed,
+            threads=threads,
+            device=device,
+            data_options=data_options,
+            quiet=quiet,
+        )
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on where it was", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from harmbench import registry
-from harmbench.contracts.dataset import Dataset
+from harmbench.api import instance_of
 from harmbench.contracts.method import Harmonizer
 from harmbench.contracts.metric import Metric
 from harmbench.engine.saved_weights import shipped_with
@@ -52,9 +52,7 @@ def facts_of(plugin: Any) -> dict[str, Any]:
         return asdict(plugin.info)
     parameters = inspect.signature(plugin).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    required = [p.name for p in named if p.default is p.empty]
-    # What only a path can complete still has a name, a label and a summary.
-    instance: Harmonizer | Dataset = plugin(**dict.fromkeys(required, "FOLDER"))
+    instance = instance_of(plugin)
     facts = asdict(instance.info)
     facts["parameters"] = ", ".join(p.name + _default(p) for p in named)
     if isinstance(instance, Harmonizer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -12,17 +11,17 @@ from typing import Any
 import typer
 from tabulate import tabulate
 
+from harmbench.api import run_config, run_settings
 from harmbench.cli import EXIT_FAILED_CELL, EXIT_INTERRUPTED
 from harmbench.cli.interrupting import ended_soon
-from harmbench.config import RunConfig, default_folder, resolve
-from harmbench.engine.run import outline, run
-from harmbench.errors import HarmbenchError
-from harmbench.progress import BarProgress, LineProgress, Progress
-from harmbench.study import read_study
+from harmbench.config import RunConfig
+from harmbench.engine.run import outline
+from harmbench.progress import make_progress
+from harmbench.study import combined
 
 
 def run_and_report(
-    flags: dict[str, Any],
+    given: dict[str, Any],
     study: Path | None,
     out: Path | None,
     *,
@@ -32,24 +31,20 @@ def run_and_report(
     jobs: int | None = None,
     dask: str | None = None,
 ) -> int:
-    """Run what the command line and the study file asked for; return the exit code.
+    """Run what the command line and the study file ask for; return the exit code.
 
     Parameters
     ----------
-    flags : dict
+    given : dict
         Settings of `harmbench.config.resolve`, None where not given.
-    study : Path or None
-        File with further settings.
-    out : Path or None
-        The run folder.
+    study, out : Path or None
+        File with further settings; the run folder.
     quiet, dry_run : bool
         Without progress; without doing anything.
     check : callable or None
         What must hold of the run before it starts, see `harmbench.engine.run.run`.
-    jobs : int or None
-        Processes that work on cells at once; then one thread each unless the settings say more.
-    dask : str or None
-        Address of a scheduler whose workers do, instead.
+    jobs, dask : int, str, or None
+        Who makes the nodes; with one thread each unless the settings say more.
 
     Returns
     -------
@@ -58,17 +53,9 @@ def run_and_report(
     """
     import reports
 
-    settings = read_study(study) if study else {}
-    options = {**settings.pop("data_options", {}), **(flags.pop("data_options", None) or {})}
-    settings |= {name: value for name, value in flags.items() if value is not None}
-    if not settings.get("methods") and not settings.get("controls"):
-        raise HarmbenchError(
-            "nothing to judge: give --methods NAME... (see `harmbench methods`), or --controls"
-        )
     if jobs is not None or dask is not None:
-        settings.setdefault("threads", 1)
-    config = resolve(**settings, data_options=options)
-    folder = out or default_folder("results", config, study, options)
+        given = given | {"threads": combined(study, given).get("threads") or 1}
+    config, folder = run_settings(study, out, **given)
     if dry_run:
         typer.echo(_plan(config, folder))
         return 0
@@ -76,17 +63,17 @@ def run_and_report(
     try:
         with ended_soon(stopped), make_progress(quiet) as progress:
             first = partial(check, progress=progress) if check else None
-            summary = run(config, folder, progress, check=first, jobs=jobs, dask=dask)
+            results = run_config(config, folder, progress, check=first, jobs=jobs, dask=dask)
             progress.message("writing the report")
-            page = reports.build(folder)
+            page = results.report()
     except KeyboardInterrupt:
         typer.echo(stopped, err=True)
         return EXIT_INTERRUPTED
     typer.echo(reports.terminal_table(folder))
-    for sentence in summary.failed:
+    for sentence in results.failed:
         typer.echo(f"failed: {sentence}", err=True)
     typer.echo(f"report: {page}")
-    return EXIT_FAILED_CELL if summary.failed else 0
+    return EXIT_FAILED_CELL if results.failed else 0
 
 
 def _plan(config: RunConfig, folder: Path) -> str:
@@ -108,12 +95,3 @@ def _plan(config: RunConfig, folder: Path) -> str:
         else "missing   nothing",
     ]
     return "\n".join(lines)
-
-
-def make_progress(quiet: bool) -> Progress:
-    """Return live bars for a terminal, plain lines for anything else, silence where asked for."""
-    if quiet:
-        return Progress()
-    if sys.stderr.isatty():
-        return BarProgress()
-    return LineProgress(lambda text: typer.echo(text, err=True))

@@ -12,51 +12,32 @@ from typing import Any
 
 import typer
 
+from harmbench.api import train
 from harmbench.cli import EXIT_INTERRUPTED
-from harmbench.cli.run import make_progress
-from harmbench.config import default_folder, resolve
-from harmbench.engine.train import train
-from harmbench.errors import HarmbenchError
-from harmbench.study import read_study
 from harmbench.training.cards import read_card
 from harmbench.training.group import is_first
 
-READ = (
-    *("data", "data_options", "preset", "methods", "seeds", "data_seed", "reference_site"),
-    *("threads", "device"),
-)
-"""Settings of a study file that training reads; the others are for `harmbench run`."""
 
+def train_and_tell(given: dict[str, Any]) -> int:
+    """Train what the command line and the study file ask for; return the exit code.
 
-def train_and_tell(
-    flags: dict[str, Any], study: Path | None, out: Path | None, *, quiet: bool
-) -> int:
-    """Train what the command line and the study file asked for; return the exit code.
+    Parameters
+    ----------
+    given : dict
+        Arguments of `harmbench.api.train`.
 
     Returns
     -------
     int
         0; 130 after Ctrl-C.
     """
-    settings = read_study(study) if study else {}
-    settings = {name: value for name, value in settings.items() if name in READ}
-    options = {**settings.pop("data_options", {}), **(flags.pop("data_options", None) or {})}
-    seed, devices = flags.pop("seed"), flags.pop("devices")
-    if seed is not None and flags["seeds"] is not None:
-        raise HarmbenchError("--seed trains one seed, --seeds the first so many; give one of them")
-    settings |= {name: value for name, value in flags.items() if value is not None}
-    if not settings.get("methods"):
-        raise HarmbenchError("nothing to train: give --methods NAME... (see `harmbench methods`)")
-    config = resolve(**settings, data_options=options, controls=("none",))
-    folder = out or default_folder("weights", config, study, options)
-    seeds = range(config.seeds) if seed is None else [seed]
     try:
-        with make_progress(quiet or not is_first()) as progress, _terminations():
-            command = _command(sys.argv[1:])
-            folders = train(config, folder, progress, seeds=seeds, command=command, devices=devices)
+        with _terminations():
+            folders = train(**given, command=_command(sys.argv[1:]))
     except KeyboardInterrupt:
         if is_first():
-            typer.echo(f"stopped; the same command goes on where it was ({folder})", err=True)
+            where = given["out"] or "in the folder of the weights"
+            typer.echo(f"stopped; the same command goes on where it was ({where})", err=True)
         return EXIT_INTERRUPTED
     if is_first():
         for line in _told(folders):

@@ -137,7 +137,7 @@ class TableDataset(Dataset):
         notes += [*known.notes, *columns.notes, *missing_notes(kept)]
         if columns.features.empty or not good.any() or kept["site"].isna().any():
             return Survey(None, [], problems, notes)
-        images = _standardized(columns.features[good])
+        images = standardize(columns.features[good].to_numpy())
         whole = np.ones(images.shape, bool)
         cohort = Cohort(images, kept.reset_index(drop=True), whole, "table")
         return Survey(cohort, [], problems, notes)
@@ -165,10 +165,17 @@ class TableDataset(Dataset):
         ]
 
 
-def _standardized(features: pd.DataFrame) -> NDArray[np.float32]:
-    """Return the features with mean 0 and standard deviation 1; constant ones are 0."""
-    values = features.to_numpy()
-    centered = values - values.mean(axis=0)
-    spread = centered.std(axis=0)
-    flat = spread <= 1e-12 * np.abs(values).max(axis=0)
-    return np.where(flat, 0.0, centered / np.where(flat, 1.0, spread)).astype(np.float32)
+def standardize(values: NDArray, reference: NDArray | None = None) -> NDArray[np.float32]:
+    """Return features with mean 0 and standard deviation 1; constant ones are 0.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, k)
+        In any units.
+    reference : ndarray, shape (m, k), or None
+        Values whose mean becomes 0 and whose standard deviation becomes 1; None for `values`.
+    """
+    reference = values if reference is None else reference
+    mean, spread = reference.mean(axis=0), reference.std(axis=0)
+    flat = spread <= 1e-12 * np.abs(reference).max(axis=0)
+    return np.where(flat, 0.0, (values - mean) / np.where(flat, 1.0, spread)).astype(np.float32)

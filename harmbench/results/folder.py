@@ -217,7 +217,7 @@ class RunFolder:
             raise HarmbenchError(f"{self.root} holds no run: there is no config.json in it")
         return read_json(self.config_file)
 
-    def table(self, name: str) -> dict[str, Any]:
+    def table(self, name: str) -> Any:
         """Return ``<name>.json``: ``metrics``, ``methods``, ``cells`` or ``environment``."""
         return read_json(self.root / f"{name}.json")
 
