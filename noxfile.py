@@ -44,6 +44,16 @@ def tests(session: nox.Session) -> None:
     run_shared(session, *PYTEST, *session.posargs)
 
 
+@nox.session(name="tests-313", python="3.13")
+def tests_313(session: nox.Session) -> None:
+    """Run the test suite on Python 3.13, beside two other packages for harmonization.
+
+    Nox skips it, and says so, where there is no Python 3.13.
+    """
+    session.install("-e", ".[test]", "UniHarmony", "DiagnoseHarmonisation")
+    session.run(*PYTEST, *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, formatting and who imports whom; needs no torch."""

@@ -1,7 +1,8 @@
-"""ComBat: location and scale of every voxel per site, on neuroHarmonize.
+"""ComBat: location and scale of every voxel per site, on neuroHarmonize where that is installed.
 
-The learning and the formula are neuroHarmonize's. What stands here guards it: it answers several
-kinds of input with NaN or with wrong numbers and says nothing (see docs/methods.md).
+It cannot be installed beside numpy 2; there `baselines.combat_blocks` does the same. This module
+checks the input, because neuroHarmonize answers several kinds of it with NaN or with wrong numbers
+and says nothing (see docs/methods.md).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from baselines.combat_blocks import joined, shrunk
+from baselines.combat_blocks import apply, joined, learn, shrunk
 from baselines.covariates import CovariateCoding, as_numbers, learn_coding
 from baselines.sites import reference_rows, require_known, require_reference
 from harmbench.contracts.cohort import Cohort
@@ -26,6 +28,8 @@ from harmbench.contracts.method import ApplyContext, FitContext, Harmonizer, Met
 from harmbench.errors import HarmbenchError
 from harmbench.files.blocks import all_finite, blocks, release
 from harmbench.files.models import load_model, save_model
+
+HAS_NEUROHARMONIZE = find_spec("neuroHarmonize") is not None
 
 APPLIED = ("B_hat", "stand_mean", "var_pooled", "gamma_star", "delta_star")
 """The learned arrays that neuroHarmonize's apply step reads."""
@@ -175,6 +179,10 @@ class Combat(Harmonizer):
     def _apply(
         self, values: NDArray[np.float32], table: pd.DataFrame, log: logging.Logger
     ) -> NDArray[np.float64]:
+        if not HAS_NEUROHARMONIZE:
+            codes, covariates = _coded(table, self.sites)
+            reference = self.sites.index(self.reference_site)
+            return apply(values, codes, covariates, _arrays(self.model), reference)
         from neuroHarmonize import harmonizationApply
 
         # The apply step needs a row of every site of the fit; rows do not influence each other.
@@ -273,7 +281,20 @@ def _learn_block(
     reference_site: str,
     log: logging.Logger,
 ) -> dict[str, NDArray[np.float64]]:
-    """Let neuroHarmonize learn on values of shape (n, voxels)."""
+    """Learn on values of shape (n, voxels)."""
+    if not HAS_NEUROHARMONIZE:
+        sites = sorted(table["SITE"].unique())
+        codes, covariates = _coded(table, sites)
+        with np.errstate(all="ignore"):
+            model = learn(values, codes, covariates, sites.index(reference_site))
+            if eb and values.shape[1] == 1:
+                log.info("only one voxel varies: no empirical Bayes")
+            elif eb:
+                stars = model["gamma_star"], model["delta_star"]
+                counts = np.bincount(codes)
+                stars = shrunk(*stars, counts, sites.index(reference_site))
+                model["gamma_star"], model["delta_star"] = stars
+        return model
     from neuroHarmonize import harmonizationLearn
 
     with _guarded(log):
@@ -282,6 +303,14 @@ def _learn_block(
     # The grand mean is repeated for every row of the fit; one column, copied, says it.
     arrays["stand_mean"] = arrays["stand_mean"][:, :1].copy()
     return arrays
+
+
+def _coded(table: pd.DataFrame, sites: Sequence[str]) -> tuple[NDArray[np.intp], NDArray]:
+    """Return the numbers of the sites of the rows, and the covariates."""
+    number = {site: i for i, site in enumerate(sites)}
+    codes = np.array([number[site] for site in table["SITE"]], dtype=np.intp)
+    # Single precision, as neuroHarmonize has them.
+    return codes, table.drop(columns="SITE").to_numpy(dtype=np.float32).astype(np.float64)
 
 
 def _model(

@@ -1,4 +1,7 @@
-"""ComBat learned in blocks of voxels: the same estimates from a part of the images at a time.
+"""Linear ComBat: the formulas, and learning in blocks of voxels.
+
+`learn` and `apply` do what neuroHarmonize does, where that cannot be installed (it needs numpy
+below 2). Blocks give the same estimates from a part of the images at a time:
 
 neuroHarmonize holds some eight float64 copies of all voxels of all scans. Its regression, variances
 and raw site effects concern one voxel at a time, so blocks give the same. Its empirical Bayes does
@@ -16,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Model = dict[str, Floats]
 
 SETTLED = 1e-4
 """Largest relative change in the last iteration, as in neuroCombat."""
@@ -75,16 +79,91 @@ def shrunk(
 
 def _settled(gamma: Floats, delta: Floats, mean: Floats, n: int) -> tuple[Floats, Floats]:
     """Iterate one site's posterior means until no voxel changes."""
-    from neuroCombat.neuroCombat import aprior, bprior, postmean, postvar
-
     center, spread = np.mean(gamma), np.var(gamma, ddof=1)
-    shape, rate = aprior(delta), bprior(delta)
+    m, s2 = np.mean(delta), np.var(delta, ddof=1)
+    shape, rate = (2 * s2 + m**2) / s2, (m * s2 + m**3) / s2  # of the inverse gamma prior
     location, scale, change = gamma, delta, 1.0
     while change > SETTLED:
         last = location, scale
-        location = postmean(gamma, center, n, scale, spread)
+        location = (spread * n * gamma + scale * center) / (spread * n + scale)
         squares = (n - 1) * delta + n * (mean - location) ** 2
-        scale = postvar(squares, n, shape, rate)
+        scale = (0.5 * squares + rate) / (n / 2 + shape - 1)
         moved = (np.abs(location - last[0]) / last[0]).max()  # signed below, as neuroCombat's
         change = max(moved, (np.abs(scale - last[1]) / last[1]).max())
     return location, scale
+
+
+def learn(values: NDArray, site: NDArray[np.intp], covariates: Floats, reference: int) -> Model:
+    """Learn location and scale of every site without empirical Bayes, as neuroHarmonize does.
+
+    Johnson 2007 (10.1093/biostatistics/kxj037), section 3, with a reference batch: its scans alone
+    give the grand mean and the variance.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, v)
+        Voxels of the fit.
+    site : ndarray of int, shape (n,)
+        Number of each scan's site, from 0 on.
+    covariates : ndarray of float64, shape (n, k)
+        Whose linear effect is kept.
+    reference : int
+        Number of the reference site.
+
+    Returns
+    -------
+    dict
+        As `joined` takes it.
+    """
+    design = _design(site, covariates, int(site.max()) + 1, reference)
+    sites = design.shape[1] - covariates.shape[1]
+    values = values.astype(np.float64)
+    coefficients = np.linalg.solve(design.T @ design, design.T @ values)
+    own = site == reference
+    variance = ((values[own] - design[own] @ coefficients) ** 2).mean(axis=0)
+    kept = coefficients[reference] + covariates @ coefficients[sites:]
+    standard = (values - kept) / np.sqrt(variance)
+    of_sites = design[:, :sites]
+    gamma = np.linalg.solve(of_sites.T @ of_sites, of_sites.T @ standard)
+    delta = np.stack([standard[site == one].var(axis=0, ddof=1) for one in range(sites)])
+    return {
+        "B_hat": coefficients,
+        "stand_mean": coefficients[reference][:, None],
+        "var_pooled": variance[:, None],
+        "gamma_star": gamma,
+        "delta_star": delta,
+    }
+
+
+def apply(
+    values: NDArray, site: NDArray[np.intp], covariates: Floats, model: Model, reference: int
+) -> Floats:
+    """Return values at the reference site, as neuroHarmonize's apply step does.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, v)
+        Voxels of any scans of the sites of the fit.
+    site, covariates, reference
+        As in `learn`.
+    model : dict
+        What was learned.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, v)
+        The scans of the reference site are unchanged.
+    """
+    gamma, delta = model["gamma_star"], model["delta_star"]
+    spread = np.sqrt(model["var_pooled"][:, 0])
+    kept = model["stand_mean"][:, 0] + covariates @ model["B_hat"][len(gamma) :]
+    moved = gamma[reference] + np.where(np.arange(len(gamma)) == reference, 0, 1)[:, None] * gamma
+    standard = ((values - kept) / spread - moved[site]) / np.sqrt(delta[site])
+    return np.where((site == reference)[:, None], values, standard * spread + kept)
+
+
+def _design(site: NDArray[np.intp], covariates: Floats, sites: int, reference: int) -> Floats:
+    """Return columns of sites, that of the reference site all ones, and of covariates."""
+    of_sites = (site[:, None] == np.arange(sites)).astype(np.float64)
+    of_sites[:, reference] = 1.0
+    return np.column_stack([of_sites, covariates])

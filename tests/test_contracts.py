@@ -1,4 +1,4 @@
-"""The small rooms that everything stands on: errors, seeds, cohort, registry, lazy package."""
+"""Errors, seeds, cohort, registry and the lazy package."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ import pytest
 import harmbench
 from harmbench import registry
 from harmbench.contracts.cohort import Cohort, RowKey
+from harmbench.engine import code
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.seeding import rng_from, seed_from
 
@@ -85,11 +86,11 @@ def test_registry_loads_from_a_file(tmp_path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("class Mine:\n    pass\n")
     assert registry.load("method", f"{file}:Mine").__name__ == "Mine"
-    before = registry.code_id("method", f"{file}:Mine")
+    before = code.code_id("method", f"{file}:Mine")
     file.write_text("class Mine:\n    x = 1\n")
-    assert registry.code_id("method", f"{file}:Mine") == before, "kept for a run"
+    assert code.code_id("method", f"{file}:Mine") == before, "kept for a run"
     registry.refresh()
-    assert registry.code_id("method", f"{file}:Mine") != before
+    assert code.code_id("method", f"{file}:Mine") != before
     with pytest.raises(HarmbenchError, match="did you mean 'Mine'"):
         registry.load("method", f"{file}:Mime")
     with pytest.raises(HarmbenchError, match="there is no file"):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harmbench import errors
 from harmbench.config import build_method
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.dataset import Dataset
@@ -135,10 +136,18 @@ class CellWork:
 
     @cached_property
     def method(self) -> Harmonizer:
-        """The fitted method, loaded where it was fitted before."""
-        if not self.is_fitted:
-            self.make_fit()
-        return type(build_method(self.cell.spec)).load(self.fit_stage.stem)
+        """The fitted method, from the run folder.
+
+        Raises
+        ------
+        StageFailedError
+            If it cannot be loaded.
+        """
+        try:
+            return type(build_method(self.cell.spec)).load(self.fit_stage.stem)
+        except (Exception, SystemExit) as error:
+            self.log.exception("the fitted method cannot be loaded")
+            raise StageFailedError(f"fit: {errors.reason(error)}") from error
 
     def make_fit(self) -> None:
         """Fit the method, or take up saved weights, and keep it in the run folder."""

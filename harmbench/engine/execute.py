@@ -236,7 +236,6 @@ class _Remote:
     def _round(self, nodes: Mapping[str, Node], outcomes: Outcomes) -> list[str]:
         """Add the outcomes of nodes; return those during which a worker has died."""
         from distributed import KilledWorker, as_completed
-        from distributed.client import FutureCancelledError
 
         known = {i: outcomes[i] for n in nodes.values() for i in n.before if i in outcomes}
         order = self._order.after(known)
@@ -246,6 +245,8 @@ class _Remote:
         suspects = []
         try:
             for future in as_completed(futures, loop=self._client.loop):
+                if future.cancelled():  # the scheduler is gone
+                    continue
                 error = future.exception()
                 if error is None:
                     outcomes[of[future.key]] = future.result()
@@ -253,13 +254,13 @@ class _Remote:
                     self._task.advance(1, note=f"{node.cell.spec.title}: {node.name}")
                 elif isinstance(error, KilledWorker):
                     suspects += [of[future.key]] if str(error.task) == future.key else []
-                elif not isinstance(error, FutureCancelledError):
+                else:
                     raise error
-        except KeyboardInterrupt:
-            self._stop()
-            raise
-        finally:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                self._stop()
             self._client.cancel(futures)
+            raise
         return suspects
 
     def _stop(self) -> None:

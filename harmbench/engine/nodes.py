@@ -126,6 +126,7 @@ def make(work: CellWork, node: Node, outcomes: Mapping[str, Outcome]) -> Outcome
 
 def _fit(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
     work.make_fit()
+    work.method  # a fit that cannot be loaded has failed  # noqa: B018
     return DONE
 
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from harmbench.config import RunConfig, build_dataset
 from harmbench.data.bids_write import refuse_taken
-from harmbench.engine.cells import CellWork
+from harmbench.engine.cells import CellWork, StageFailedError
 from harmbench.engine.keys import Cell
 from harmbench.engine.layout import Layout, prepare, store
 from harmbench.engine.log import timed
+from harmbench.engine.nodes import Node, Outcome, make
 from harmbench.errors import HarmbenchError, reason, unknown
 from harmbench.exchange.folder import HARMONIZE, Material, affines_of
 from harmbench.progress import Progress
@@ -120,15 +121,19 @@ def _parts(cell: Cell) -> tuple[str, ...]:
 
 def _render(work: CellWork, part: str, target: str | None) -> NDArray[np.float32]:
     title = work.cell.spec.title
+    node = Node(work.fit_stage, "fit", "fit", work.cell)
+    outcome = make(work, node, {})
     try:
-        work.method  # fitted before the clock of harmonizing starts  # noqa: B018
-        with timed(work.log, f"harmonized.{part}", work.bench.keys.config.threads):
-            return work.render(work.bench.raw(work.cell.fold, part), target)
+        if outcome.status == "done":
+            work.method  # loaded before the clock of harmonizing starts  # noqa: B018
+            with timed(work.log, f"harmonized.{part}", work.bench.keys.config.threads):
+                return work.render(work.bench.raw(work.cell.fold, part), target)
+    except StageFailedError as error:
+        outcome = Outcome("failed", str(error))
     except (Exception, SystemExit) as error:
         work.log.exception("harmonizing failed")
-        raise HarmbenchError(
-            f"{title} failed: {reason(error)}; its log is in {work.folder}"
-        ) from error
+        outcome = Outcome("failed", reason(error))
+    raise HarmbenchError(f"{title} failed: {outcome.reason}; its log is in {work.folder}")
 
 
 def _record(layout: Layout, target: str) -> dict[str, Any]:
