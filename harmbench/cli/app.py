@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from harmbench import __version__
+from harmbench.cli.cache import cache
 from harmbench.cli.command import HarmbenchCommand, HarmbenchGroup
 from harmbench.cli.data_options import takes_data_options
 from harmbench.cli.evaluate import evaluate
@@ -241,6 +242,7 @@ def train(
 app.command(cls=HarmbenchCommand)(harmonize)
 app.command(cls=HarmbenchCommand)(export)
 app.command(cls=HarmbenchCommand)(phantom)
+app.command(cls=HarmbenchCommand)(cache)
 app.command(cls=HarmbenchCommand)(evaluate)
 
 

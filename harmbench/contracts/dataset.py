@@ -82,6 +82,8 @@ class Dataset(ABC):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     """Arguments set by the presets ``smoke``, ``standard`` and ``paper``; the user's values
     have priority."""
+    cached: ClassVar[bool] = False
+    """Whether making it costs so much time that it is kept for the whole machine."""
     notes: Sequence[Note] = ()
     """Notes on how the data were read; a data set that reads files sets them in `load`."""
 

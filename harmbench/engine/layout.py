@@ -17,6 +17,7 @@ from harmbench.config import (
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.dataset import Dataset, Note, by_kind
 from harmbench.contracts.metric import Metric
+from harmbench.data.cache import load_cohort
 from harmbench.data.splits import Split, make_split, stored_split
 from harmbench.engine.cells import Bench
 from harmbench.engine.graph import Graph
@@ -82,7 +83,7 @@ def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Pr
         cohort = folder.cohort()
         split = stored_split(folder.split()["part"])
     else:
-        cohort = dataset.load(progress)
+        cohort = load_cohort(dataset, progress)
         require_unchanged(config, dataset.fingerprint)
         split = make_split(cohort, config.data_seed)
     reference = reference_site(config, dataset, cohort)

@@ -22,6 +22,7 @@ from harmbench.config import MethodSpec, RunConfig, build_dataset, build_method,
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.dataset import Dataset
 from harmbench.contracts.method import Harmonizer
+from harmbench.data.cache import load_cohort
 from harmbench.data.splits import make_split
 from harmbench.engine.fit_jobs import Job, fitted, fitted_together, help_to_fit
 from harmbench.engine.keys import folder_name
@@ -237,7 +238,7 @@ def _no_task() -> Iterator[None]:
 def _material(config: RunConfig, command: str, devices: int, progress: Progress) -> Material:
     dataset = build_dataset(config)
     before = dataset.fingerprint
-    cohort = dataset.load(progress)
+    cohort = load_cohort(dataset, progress)
     split = make_split(cohort, config.data_seed)
     if split.cross_fitting:
         raise HarmbenchError(

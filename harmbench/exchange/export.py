@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harmbench.config import RunConfig, build_dataset, require_unchanged
 from harmbench.data.bids_write import refuse_taken
+from harmbench.data.cache import load_cohort
 from harmbench.data.splits import Split, make_split
 from harmbench.engine.layout import reference_site
 from harmbench.errors import HarmbenchError
@@ -40,7 +41,7 @@ def export(config: RunConfig, out: Path, progress: Progress | None = None) -> Ma
     refuse_taken(out)
     dataset = build_dataset(config)
     before = dataset.fingerprint
-    cohort = dataset.load(progress)
+    cohort = load_cohort(dataset, progress)
     split = make_split(cohort, config.data_seed)
     site = reference_site(config, dataset, cohort)
     material = Material(config, dataset, cohort, split, site)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.cohort import Cohort, Space
 from harmbench.errors import HarmbenchError
 from harmbench.files.atomic import (
     LOCK,
@@ -231,11 +231,9 @@ class RunFolder:
         Before it, `check` raises what must stop it: mapped images are only read here.
         """
         folder = self.root / "data"
-        for name, array in {"images": cohort.images, "mask": cohort.mask}.items():
-            write_rows(folder / f"{name}.npy", array.shape, array.dtype, pieces(array))
-        self._write_csv(folder / "participants.csv", cohort.participants)
+        write_cohort(folder, cohort)
         check()
-        self._write_csv(folder / "split.csv", split)
+        _write_csv(folder / "split.csv", split)
 
     @property
     def has_cohort(self) -> bool:
@@ -244,40 +242,19 @@ class RunFolder:
 
     def cohort(self) -> Cohort:
         """Return the stored cohort, its images memory-mapped."""
-        folder = self.root / "data"
-        return Cohort(
-            images=read_rows(folder / "images.npy"),
-            participants=self._read_csv(folder / "participants.csv"),
-            mask=read_rows(folder / "mask.npy"),
-            space=self.config["space"],
-        )
+        return read_cohort(self.root / "data", self.config["space"])
 
     def split(self) -> pd.DataFrame:
         """Return the split: one row an image, its part in column ``part``."""
-        return self._read_csv(self.root / "data" / "split.csv")
-
-    @staticmethod
-    def _write_csv(path: Path, table: pd.DataFrame) -> None:
-        write_atomic(path, lambda p: table.to_csv(p, index=False))
-
-    @staticmethod
-    def _read_csv(path: Path) -> pd.DataFrame:
-        table = read_csv(path, ["participant_id", "session_id", "site", "sex", "part"])
-        for name in table.columns.intersection(["session_id"]):
-            table[name] = table[name].fillna("")
-        if "age" in table:
-            table["age"] = pd.to_numeric(table["age"], errors="coerce")
-        if "sex" in table:
-            table["sex"] = table["sex"].where(table["sex"] != "", np.nan)
-        return table
+        return _read_csv(self.root / "data" / "split.csv")
 
     # -- results ------------------------------------------------------------------------------
 
     def write_scores(self, scores: pd.DataFrame, timing: pd.DataFrame) -> None:
         """Write ``scores.csv`` (sorted, without times) and ``timing.csv``."""
         order = ["method", "label", "seed", "metric", "group"]
-        self._write_csv(self.root / "scores.csv", scores[SCORE_COLUMNS].sort_values(order))
-        self._write_csv(self.root / "timing.csv", timing)
+        _write_csv(self.root / "scores.csv", scores[SCORE_COLUMNS].sort_values(order))
+        _write_csv(self.root / "timing.csv", timing)
 
     def scores(self) -> pd.DataFrame:
         """Return ``scores.csv``."""
@@ -286,3 +263,38 @@ class RunFolder:
             raise HarmbenchError(f"{self.root} holds no scores yet; let its run finish first")
         table = read_csv(path, ["method", "label", "metric", "group", "status", "reason"])
         return table.fillna({"reason": ""})
+
+
+# -- cohorts on disk ------------------------------------------------------------------------------
+
+
+def write_cohort(folder: Path, cohort: Cohort) -> None:
+    """Write images, masks and participants."""
+    for name, array in {"images": cohort.images, "mask": cohort.mask}.items():
+        write_rows(folder / f"{name}.npy", array.shape, array.dtype, pieces(array))
+    _write_csv(folder / "participants.csv", cohort.participants)
+
+
+def read_cohort(folder: Path, space: Space = "slice") -> Cohort:
+    """Return a cohort that `write_cohort` wrote, its images memory-mapped."""
+    return Cohort(
+        images=read_rows(folder / "images.npy"),
+        participants=_read_csv(folder / "participants.csv"),
+        mask=read_rows(folder / "mask.npy"),
+        space=space,
+    )
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    write_atomic(path, lambda p: table.to_csv(p, index=False))
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    table = read_csv(path, ["participant_id", "session_id", "site", "sex", "part"])
+    for name in table.columns.intersection(["session_id"]):
+        table[name] = table[name].fillna("")
+    if "age" in table:
+        table["age"] = pd.to_numeric(table["age"], errors="coerce")
+    if "sex" in table:
+        table["sex"] = table["sex"].where(table["sex"] != "", np.nan)
+    return table

@@ -74,6 +74,7 @@ class Phantom(Dataset):
         For a value outside its range.
     """
 
+    cached = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 400, "n_sites": 4, "size": 48},
         "standard": {},

@@ -1,0 +1,92 @@
+"""Data sets that cost time to make, kept once for the whole machine."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from harmbench import __version__
+from harmbench.contracts.cohort import Cohort
+from harmbench.contracts.dataset import Dataset
+from harmbench.files.atomic import LOCK, UNFINISHED, sweep
+from harmbench.progress import Progress
+from harmbench.results.folder import read_cohort, write_cohort
+
+VARIABLE = "HARMBENCH_CACHE"
+
+log = logging.getLogger("harmbench.cache")
+
+
+def cache_folder() -> Path:
+    """Return the folder of the cache: that of the variable HARMBENCH_CACHE, else the user's."""
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else user_cache_path("harmbench")
+
+
+def entries() -> list[Path]:
+    """Return the folders of all data sets in the cache."""
+    return sorted(p for p in (cache_folder() / "datasets").glob("*") if p.is_dir())
+
+
+def clear() -> int:
+    """Delete all data sets of the cache; return how many there were."""
+    found = entries()
+    for folder in found:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(found)
+
+
+def load_cohort(dataset: Dataset, progress: Progress | None = None) -> Cohort:
+    """Return the cohort of a data set, from the cache where it declares that it costs time.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With `Dataset.cached`, it is made once and kept; another process that asks for it meanwhile
+        waits.
+    progress : Progress or None
+        Where making it is shown.
+
+    Returns
+    -------
+    Cohort
+        Its images memory-mapped where they come from the cache. A cache that cannot be written
+        stops nothing.
+    """
+    if not dataset.cached:
+        return dataset.load(progress)
+    name = hashlib.sha256(f"{dataset.fingerprint} {__version__}".encode()).hexdigest()[:16]
+    folder = cache_folder() / "datasets" / f"{dataset.info.name}-{name}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f"{LOCK}-{name}"):
+            return _kept(folder, dataset, progress)
+    except OSError as error:
+        log.warning("the cache %s cannot be used (%s)", folder.parent, error)
+        return dataset.load(progress)
+
+
+def _kept(folder: Path, dataset: Dataset, progress: Progress | None) -> Cohort:
+    if folder.is_dir():
+        try:
+            return read_cohort(folder)
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("%s is damaged (%s) and made again", folder, error)
+            shutil.rmtree(folder)
+    cohort = dataset.load(progress)
+    sweep(folder.parent.glob(f"{UNFINISHED}{folder.name}*"))
+    temporary = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{folder.name}", dir=folder.parent))
+    try:
+        write_cohort(temporary, cohort)
+        temporary.rename(folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        return cohort
+    return read_cohort(folder)
