@@ -1,4 +1,4 @@
-"""Every method against every other and against no harmonization, on common resamples."""
+"""Comparison of every method with all others and with no harmonization, on common resamples."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def comparison_table(results: Results) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``difference`` is the first's value minus the second's with a 95 % interval; ``p_holm`` is
-        corrected for all pairs of the metric. ``superior`` and ``non_inferior`` say whether the
-        claim that the first is better, or worse by less than ``margin``, held, did not hold, or
-        stays inconclusive. For a site metric with a target, values are what exceeds the target:
-        under it lies no better removal of the site.
+        ``difference`` is the value of the first minus that of the second, with a 95 % interval;
+        ``p_holm`` is corrected for all pairs of the metric. ``superior`` and ``non_inferior`` say
+        whether the claim that the first is better, or worse by less than ``margin``, held, did
+        not hold, or is inconclusive. For a site metric with a target, the values are the excess
+        over the target, because a value below it is no better removal of the site.
     """
     rows = [r for r in results.first_seeds if not r.control]
     rows += [r for r in results.first_seeds if r.control and r.label == BASE]
