@@ -15,7 +15,7 @@ from reports.claims import CONTENDERS, PAPER
 from reports.results import Results
 from reports.tables import NONE, decimals, measured, write_table
 
-TITLES = {"The paper's claims": ("paper", "check"), "Beyond the paper: the suite's own": ("suite",)}
+TITLES = {"Claims of the paper": ("paper", "check"), "Claims of the suite": ("suite",)}
 SETTLED = ("held", "not held", "inconclusive")
 SIGNS = {"held": "✓", "not held": "✗", "inconclusive": "?", "not tested": "–", "reported": "i"}
 LEGEND = (
@@ -215,9 +215,11 @@ def _notes(results: Results, seeds: dict[str, set[int]]) -> list[str]:
     if lacking:
         rest = [name for name in CONTENDERS if name in there]
         notes.append(
-            f"Not in this run: {', '.join(lacking)}. Lowest and highest are meant among "
+            f"Not in this run: {', '.join(lacking)}. Lowest and highest refer to "
             f"{', '.join(rest) or 'no other contender'} and the method itself."
         )
     if any(len(each) > 1 for each in seeds.values()):
-        notes.append("Shown is the lowest seed of each method; tables/claims.csv holds all.")
+        notes.append(
+            "The lowest seed of each method is shown; tables/claims.csv contains all seeds."
+        )
     return notes

@@ -158,7 +158,9 @@ def _site_removed(claim: Claim) -> Claim:
     if not np.isfinite([own.low, own.high]).all():
         return claim.judged("inconclusive", NO_INTERVAL)
     if own.high < 0:
-        reason = "Its interval lies wholly under 0: biology that tells sites apart went too."
+        reason = (
+            "Its interval lies wholly under 0: biology that differs between sites was removed, too."
+        )
         return claim.judged("not held", reason)
     if own.high <= SITE_BOUND:
         return claim.judged("held", f"Its whole interval is at most {SITE_BOUND:g}.")
@@ -250,10 +252,14 @@ def _not_pulled(claim: Claim) -> Claim:
 
 def _leak(desk: Desk) -> Claim:
     """Report the leakage without a verdict, because there is no accepted limit."""
-    claim = desk.start("suite", "Years written into the image for each year told", "leakage_age")
+    claim = desk.start(
+        "suite",
+        "Years by which the age in the image follows each year of the given age",
+        "leakage_age",
+    )
     sees = desk.results.methods.get(desk.row.label, {}).get("harmonize_sees", ["age"])
     if "age" not in sees:
-        return claim.judged("reported", "0 by construction: it is not told the age.")
+        return claim.judged("reported", "0 by construction: it is not given the age.")
     if claim.own is None:
         return claim
-    return claim.judged("reported", "0 ignores what it is told, 1 obeys.")
+    return claim.judged("reported", "At 0 the image ignores the given age, at 1 it shows it.")

@@ -65,10 +65,10 @@ def told_ages(results: Results) -> list[Drawn]:
     """
     rows = [r for r in results.first_seeds if results.score(r, "leakage_age").ok]
     if not rows:
-        raise NoFigure("no age was told wrongly (metric leakage_age)")
+        raise NoFigure("the effect of wrong ages was not measured (metric leakage_age)")
     found = [(row, told) for row in rows if (told := _told(results, row)) is not None]
     if not found:
-        raise NoFigure("no method reacts to the age that it is told: 0 by construction")
+        raise NoFigure("no method uses the age: 0 by construction")
     moving = [row for row, _ in found]
     still = [row.title for row in rows if row not in moving]
     caption = TOLD + (f" Not given the age, so 0: {', '.join(still)}." if still else "")

@@ -165,7 +165,7 @@ def _inputs(results: Results) -> tuple[dict[str, Stack], dict[str, int]]:
         If there are no images to show.
     """
     if results.config.get("space") == "table":
-        raise NoFigure("tables of features are not pictures")
+        raise NoFigure("tables of features have no images")
     if not results.images_allowed:
         raise NoFigure("images of subjects are kept back")
     if not results.imaged:

@@ -161,23 +161,19 @@ class Results:
 
     def target(self, metric: str) -> tuple[float, float]:
         """Return the smallest and the largest target of all rows; NaN for none."""
-        finite = [t for row in self.rows if np.isfinite(t := self.score(row, metric).target)]
-        return (min(finite), max(finite)) if finite else (np.nan, np.nan)
+        targets = pd.Series([self.score(row, metric).target for row in self.rows], dtype=float)
+        return float(targets.min()), float(targets.max())
 
     def floors(self, metric: str) -> dict[str, float]:
         """Return the named floors that are equal for all rows of a metric.
 
         A floor of a single row (such as a distance at half that row's n) is left out.
         """
-        held = [m.get("floors") or {} for row in self.rows for m in self.marks(row, metric)]
-        held = [floors for floors in held if floors]
-        common = [name for name in (held[0] if held else {}) if all(name in f for f in held)]
-        values = {name: [f[name] for f in held if f[name] is not None] for name in common}
-        return {
-            name: float(v[0])
-            for name, v in values.items()
-            if len(v) == len(held) and np.allclose(v, v[0], rtol=1e-9, atol=1e-12)
-        }
+        marks = (mark for row in self.rows for mark in self.marks(row, metric))
+        held = pd.DataFrame([floors for mark in marks if (floors := mark.get("floors"))])
+        held = held.dropna(axis="columns").astype(float)
+        equal = [name for name in held if np.allclose(held[name], held[name][0], 1e-9, 1e-12)]
+        return {str(name): float(held[name][0]) for name in equal}
 
     # -- what the cells store ------------------------------------------------------------------
 
@@ -253,9 +249,8 @@ class Results:
     def participants(self) -> pd.DataFrame:
         """The participants of the images, in their order, with the split in column ``part``."""
         table = self.folder.cohort().participants.assign(part=self.parts)
-        if not self.ids:
-            return table
-        return table.assign(participant_id=table["participant_id"].map(self.ids))
+        names = table["participant_id"]
+        return table.assign(participant_id=names.map(self.ids)) if self.ids else table
 
     @cached_property
     def parts(self) -> NDArray[np.str_]:
@@ -306,7 +301,7 @@ def read_results(folder: Path) -> Results:
         scores=scores,
         timing=read_csv(timing, ["label", "stage"])
         if timing.is_file()
-        else pd.DataFrame(columns=TIMING),
+        else pd.DataFrame(columns=["label", "seed", "fold", "stage", "seconds", "peak_mib"]),
         cells=_inside(read_json(folder / "cells.json"), folder),
         environment=read_json(environment) if environment.is_file() else {},
     )
@@ -324,33 +319,30 @@ def _inside(cells: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
     return cells
 
 
-TIMING = ["label", "seed", "fold", "stage", "seconds", "peak_mib"]
-
-
 def order_metrics(metrics: dict[str, Any], scores: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the declarations of the metrics that have scores, by axis, the main ones first."""
 
-    def place(metric: dict[str, Any]) -> tuple[int, str, int, str]:
-        axis = AXES.index(metric["axis"]) if metric["axis"] in AXES else len(AXES)
-        level = LEVELS.index(metric["level"]) if metric["level"] in LEVELS else len(LEVELS)
-        return axis, metric["axis"], level, metric["name"]
+    def place(names: tuple[str, ...], name: str) -> int:
+        return names.index(name) if name in names else len(names)
 
     shown = set(scores["metric"])
-    return sorted((m for m in metrics.values() if m["name"] in shown), key=place)
+    return sorted(
+        (m for m in metrics.values() if m["name"] in shown),
+        key=lambda m: (place(AXES, m["axis"]), m["axis"], place(LEVELS, m["level"]), m["name"]),
+    )
 
 
 def order_rows(run: dict[str, Any], methods: dict[str, Any], scores: pd.DataFrame) -> list[Row]:
     """Return the rows with scores: methods in the order of the command, then controls."""
     titles = [spec.get("label") or spec["name"].rpartition(":")[2] for spec in run["methods"]]
     asked = {label: i for i, label in enumerate([*titles, *run["controls"]])}
-    pairs = scores[["label", "seed"]].drop_duplicates().itertuples(index=False)
-    found = sorted((asked.get(str(p.label), len(asked)), str(p.label), int(p.seed)) for p in pairs)
-    seeds = pd.Series([label for _, label, _ in found]).value_counts()
+    pairs = scores[["label", "seed"]].drop_duplicates().astype({"label": str, "seed": int})
+    several = pairs["label"].duplicated(keep=False)
     rows = []
-    for _, label, seed in found:
+    for label, seed, titled in zip(pairs["label"], pairs["seed"], several, strict=True):
         info = methods.get(label, {})
-        title = f"{label} (seed {seed})" if seeds[label] > 1 else label
+        title = f"{label} (seed {seed})" if titled else label
         control = bool(info.get("control", label in run["controls"] and label not in titles))
         rows.append(Row(label, seed, title, control, bool(info.get("sees_truth", False))))
     # A control that was given as a method is listed with the controls.
-    return sorted(rows, key=lambda row: row.control)
+    return sorted(rows, key=lambda r: (r.control, asked.get(r.label, len(asked)), r.label, r.seed))
