@@ -132,17 +132,13 @@ def claim_table(claims: Sequence[Claim]) -> pd.DataFrame:
 
 def claim_frame(block: Block) -> pd.DataFrame:
     """Return a block as a table of texts."""
-    return pd.DataFrame(
-        {
-            "Claim": [f"{x.text} ({x.remark})" if x.remark else x.text for x in block.lines],
-            "Method": [x.method for x in block.lines],
-            "Metric": [x.label for x in block.lines],
-            "Value": [x.own for x in block.lines],
-            "Compared with": ["; ".join(x.others) or NONE for x in block.lines],
-            "Verdict": [x.verdict for x in block.lines],
-            "Reason": [x.reason for x in block.lines],
-        }
-    )
+    rows = [
+        (f"{x.text} ({x.remark})" if x.remark else x.text, x.method, x.label, x.own,
+         "; ".join(x.others) or NONE, x.verdict, x.reason)
+        for x in block.lines
+    ]  # fmt: skip
+    heads = ["Claim", "Method", "Metric", "Value", "Compared with", "Verdict", "Reason"]
+    return pd.DataFrame(rows, columns=heads)
 
 
 def write_claim_table(results: Results, claims: Sequence[Claim], folder: Path) -> None:

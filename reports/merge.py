@@ -126,7 +126,7 @@ def _check_alike(one: tuple[str, Results], other: tuple[str, Results]) -> None:
 
 def _check_methods(one: tuple[str, Results], other: tuple[str, Results]) -> None:
     (first, a), (second, b) = one, other
-    for label in sorted({row.label for row in a.rows} & {row.label for row in b.rows}):
+    for label in sorted(set(a.scores["label"]) & set(b.scores["label"])):
         own, theirs = (r.methods.get(label, {}) for r in (a, b))
         for what in ("name", "params"):
             if own.get(what) != theirs.get(what):

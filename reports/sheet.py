@@ -183,7 +183,7 @@ def provenance(results: Results) -> list[tuple[str, str]]:
     }
     versions = results.environment.get("versions", {})
     system = " ".join(str(results.environment.get(k, "")) for k in ("system", "processor"))
-    merged = [("Merged from", ", ".join(results.sources))] if results.sources else []
+    merged = [("Merged from", ", ".join(results.sources))] * bool(results.sources)
     return [*merged, *identity.items(), *versions.items(), ("System", system.strip() or NONE)]
 
 

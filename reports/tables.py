@@ -129,9 +129,8 @@ def _column(results: Results, metric: dict[str, Any], footnotes: list[str]) -> C
 
 
 def _target_text(metric: dict[str, Any], target: tuple[float, float], digits: int) -> str:
-    low, high = (number(t, digits) for t in target)
     if np.isfinite(target[0]):
-        return low if low == high else f"{low} to {high}"
+        return " to ".join(dict.fromkeys(number(end, digits) for end in target))
     return "" if metric["goal"] is None else f"{metric['goal']:g}"
 
 
