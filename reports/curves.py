@@ -65,7 +65,7 @@ def training_curve(results: Results, row: Row) -> Curve | None:
 
 
 def _weights(results: Results, row: Row) -> Path | None:
-    """Return the file of a row's fit; None if there is none, or several by older code."""
+    """Return the file of a row's fit; None if there is none, or if older code left several."""
     for metric in results.metrics:
         for _, stem in results.stems(row, "scores", metric["name"]):
             found = sorted(stem.parent.parent.glob("fit-*/weights.safetensors"))

@@ -100,7 +100,7 @@ def folder_names(folders: Sequence[Path]) -> list[str]:
     return [f"{path.name} ({i})" for i, path in enumerate(full, start=1)]
 
 
-# -- what must be alike ---------------------------------------------------------------------------
+# -- what must be equal ---------------------------------------------------------------------------
 
 
 def _check_alike(one: tuple[str, Results], other: tuple[str, Results]) -> None:
@@ -162,7 +162,7 @@ def _why(a: Results, b: Results) -> str:
     return f" ({', '.join(differing)})" if differing else ""
 
 
-# -- what is taken from where ---------------------------------------------------------------------
+# -- from which run each part is ------------------------------------------------------------------
 
 
 def _owners(runs: Sequence[Results]) -> tuple[dict[Triple, int], pd.DataFrame]:

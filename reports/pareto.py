@@ -74,12 +74,12 @@ def _crowd(rows: list[RowScores]) -> NDArray[np.float64]:
     largest = near[int(near.sum(1).argmax())]
     if largest.sum() < CROWD:
         return np.zeros((0, 2))
-    ends = []
-    for each, mine in zip(rows, largest, strict=True):
-        if mine:
-            spans = [(*each.axes[a].interval, each.axes[a].value) for a in (SITE, BIOLOGY)]
-            ends.append([[np.nanmin(s) for s in spans], [np.nanmax(s) for s in spans]])
-    low, high = np.min([e[0] for e in ends], axis=0), np.max([e[1] for e in ends], axis=0)
+    ends = [
+        [(*each.axes[a].interval, each.axes[a].value) for a in (SITE, BIOLOGY)]
+        for each, mine in zip(rows, largest, strict=True)
+        if mine
+    ]
+    low, high = np.nanmin(ends, axis=(0, 2)), np.nanmax(ends, axis=(0, 2))
     room = 0.08 * np.maximum(high - low, 0.02)
     return np.stack([np.maximum(low - room, -0.05), np.minimum(high + room, 1.05)])
 
@@ -126,9 +126,8 @@ def _front(panel: Axes, scores: Scores) -> None:
 def _point(panel: Axes, each: RowScores, look: tuple[str, str]) -> None:
     color, marker = look
     x, y = each.axes[SITE], each.axes[BIOLOGY]
-    for (low, high), along in ((x.interval, True), (y.interval, False)):
-        if np.isfinite(low) and np.isfinite(high):
-            ends = ([low, high], [y.value] * 2) if along else ([x.value] * 2, [low, high])
+    for ends in ((x.interval, [y.value] * 2), ([x.value] * 2, y.interval)):
+        if np.isfinite(ends).all():
             panel.plot(*ends, color=color, lw=1.0, alpha=0.6, zorder=2)
     face = "white" if each.row.control else color
     panel.plot(x.value, y.value, marker, ms=6.5, mec=color, mfc=face, zorder=3, ls="",

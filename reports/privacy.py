@@ -56,8 +56,8 @@ def keep_back(results: Results, *, images: bool = True, secret: bytes | None = N
 
     config = results.config | _strings(private, anonymous)
     config["run"] = run | {"data": _strings(run["data"], redact)}
-    told = results.scores["reason"].astype(str)
-    reasons = told.map({reason: redact(reason) for reason in told.unique()})
+    given = results.scores["reason"].astype(str)
+    reasons = given.map({reason: redact(reason) for reason in given.unique()})
     return replace(
         results,
         images_allowed=images,

@@ -30,7 +30,7 @@ from reports.results import Results, Row
 
 SITE, BIOLOGY = "site removal", "biology kept"
 WEIGHTS = (1.0, 1.0)
-"""Of site removal and of biology kept in the harmonic mean."""
+"""Weights of site removal and of biology kept in the harmonic mean."""
 
 FLOOR = "floor:"
 Z = 1.959964
@@ -56,7 +56,7 @@ class Anchors:
 
     @property
     def gap(self) -> float:
-        """Standard errors between the anchors; NaN where one is missing."""
+        """Standard errors between the anchors; NaN if one is missing."""
         if self.zero is None or self.one is None:
             return float("nan")
         return gap_in_errors(self.zero, self.one)

@@ -115,7 +115,7 @@ def _column(results: Results, metric: dict[str, Any], footnotes: list[str]) -> C
     scores = results.column(metric)
     digits = decimals([_size(s) for s in scores if s.ok])
     reasons = {s.reason for s in scores}
-    # A reason that all rows share stands once, at the head of the column.
+    # A reason that all rows share is given once, at the head of the column.
     shared = reasons.pop() if len(reasons) == 1 else ""
     marks = note(shared)
     cells = [
