@@ -1,4 +1,4 @@
-"""A part of the report that fails is left out with the reason, and the rest is written."""
+"""If a part of the report fails, it is left out with the reason, and the rest is written."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ LOG = logging.getLogger("harmbench.report")
 
 
 def attempt(title: str, make: Callable[[], Part], left_out: list[str]) -> Part | None:
-    """Return a part of the report, or None where it cannot be made.
+    """Return a part of the report, or None if it cannot be made.
 
     Parameters
     ----------
     title : str
-        What the part is called where people read.
+        Name of the part, for readers.
     make : callable
-        Makes it.
+        Function without arguments that makes the part.
     left_out : list of str
-        Gets one sentence where it fails.
+        One sentence is appended if `make` fails.
 
     Raises
     ------
     HarmbenchError
-        What the user can mend is raised on, and so is a disk that is full or closed.
+        If the user can fix the error. Errors of a full or read-only disk are raised, too.
     """
     try:
         return make()

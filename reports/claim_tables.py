@@ -1,12 +1,11 @@
-"""The claims as tables: one CSV, and what both pages say of them."""
+"""The claims as tables: one CSV, and the texts of both pages."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,35 +13,25 @@ import pandas as pd
 from reports.claim import Claim, Measured, method_names
 from reports.claims import CONTENDERS, PAPER
 from reports.results import Results
-from reports.tables import NONE, decimals, number, write_table
+from reports.tables import NONE, decimals, measured, write_table
 
-TITLES = {"The paper's claims": ("paper", "check"), "Beyond the paper: the suite's own": ("suite",)}
+TITLES = {"Claims of the paper": ("paper", "check"), "Claims of the suite": ("suite",)}
 SETTLED = ("held", "not held", "inconclusive")
 SIGNS = {"held": "✓", "not held": "✗", "inconclusive": "?", "not tested": "–", "reported": "i"}
 LEGEND = (
-    "Held: the whole 95 % interval is on the claim's side; not held: the whole of it is on the "
-    "other; inconclusive: neither. FID and FD are compared by whole intervals, which are not "
-    "paired, all else by paired differences on common resamples."
+    "Held: the whole 95 % interval agrees with the claim; not held: the whole interval contradicts "
+    "it; inconclusive: neither. FID and FD are compared by whole intervals, which are not paired, "
+    "all other metrics by paired differences on common resamples."
 )
 CHECK = "a check, not the paper's"
 LONG = 90
-"""Characters from which on a reason that comes again becomes a footnote."""
+"""Length from which on a repeated reason becomes a footnote."""
 
 
-@dataclass(frozen=True)
-class Line:
-    """One claim as texts.
+class Line(NamedTuple):
+    """One claim as texts: `own` and `others` are values with intervals, `label` is the metric's.
 
-    Attributes
-    ----------
-    method, text, remark, metric, label : str
-        Whose claim, what is claimed, whether it is a check of ours, the metric's name and label.
-    own : str
-        The method's value with its interval, or a dash.
-    others : list of str
-        The same of those it is compared with, each after its label.
-    verdict, sign, reason : str
-        The words, a sign that stands for them, and one sentence or two.
+    `remark` says whether the claim is a check of ours, and `sign` is a symbol of the verdict.
     """
 
     method: str
@@ -57,8 +46,7 @@ class Line:
     reason: str
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """The claims of one origin: lines by method."""
 
     title: str
@@ -70,20 +58,10 @@ class Block:
         return [line for lines in self.methods.values() for line in lines]
 
 
-@dataclass(frozen=True)
-class Section:
-    """What the pages say of the claims: sentences, then blocks.
+class Section(NamedTuple):
+    """What the pages say about the claims: the paper, sentences, then a block for each origin.
 
-    Attributes
-    ----------
-    doi : str
-        Of the paper.
-    summary, notes : list of str
-        Sentences before the blocks.
-    blocks : list of Block
-        One an origin.
-    footnotes : list of str
-        Long reasons that several lines share, so that a page can say them once.
+    `footnotes` are the long reasons that several lines share.
     """
 
     doi: str
@@ -93,17 +71,17 @@ class Section:
     footnotes: list[str]
 
     def note(self, line: Line) -> int:
-        """Return the number of the footnote that is a line's reason, 0 where it has none."""
+        """Return the number of the footnote with a line's reason, 0 if there is none."""
         return self.footnotes.index(line.reason) + 1 if line.reason in self.footnotes else 0
 
 
 def claim_section(results: Results, claims: Sequence[Claim]) -> Section | None:
-    """Lay out the claims, of several seeds the lowest; None where there is no claim."""
+    """Return the claims as texts, of several seeds the lowest; None if there is no claim."""
     if not claims:
         return None
-    seeds: dict[str, list[int]] = {}
+    seeds: dict[str, set[int]] = {}
     for claim in claims:
-        seeds.setdefault(claim.row.label, []).append(claim.row.seed)
+        seeds.setdefault(claim.row.label, set()).add(claim.row.seed)
     shown = [claim for claim in claims if claim.row.seed == min(seeds[claim.row.label])]
     blocks = []
     for title, sources in TITLES.items():
@@ -117,13 +95,13 @@ def claim_section(results: Results, claims: Sequence[Claim]) -> Section | None:
 
 
 def claim_table(claims: Sequence[Claim]) -> pd.DataFrame:
-    """Return one row a claim, method and seed, with all numbers in full precision.
+    """Return a row for each claim, method and seed, with all numbers in full precision.
 
     Returns
     -------
     DataFrame
-        ``value`` is the method's own; ``effect``, the difference from or the share that
-        ``effect_of`` names, is what was judged where the value itself was not.
+        ``value`` is the method's own value. ``effect`` was judged if the value itself was not: the
+        difference from the method in ``effect_of``, or the share of the gap.
     """
     none = Measured("", np.nan, np.nan, np.nan)
     records = []
@@ -154,21 +132,17 @@ def claim_table(claims: Sequence[Claim]) -> pd.DataFrame:
 
 def claim_frame(block: Block) -> pd.DataFrame:
     """Return a block as a table of texts."""
-    return pd.DataFrame(
-        {
-            "Claim": [f"{x.text} ({x.remark})" if x.remark else x.text for x in block.lines],
-            "Method": [x.method for x in block.lines],
-            "Metric": [x.label for x in block.lines],
-            "Value": [x.own for x in block.lines],
-            "Compared with": ["; ".join(x.others) or NONE for x in block.lines],
-            "Verdict": [x.verdict for x in block.lines],
-            "Reason": [x.reason for x in block.lines],
-        }
-    )
+    rows = [
+        (f"{x.text} ({x.remark})" if x.remark else x.text, x.method, x.label, x.own,
+         "; ".join(x.others) or NONE, x.verdict, x.reason)
+        for x in block.lines
+    ]  # fmt: skip
+    heads = ["Claim", "Method", "Metric", "Value", "Compared with", "Verdict", "Reason"]
+    return pd.DataFrame(rows, columns=heads)
 
 
 def write_claim_table(results: Results, claims: Sequence[Claim], folder: Path) -> None:
-    """Write ``claims`` as CSV, Markdown and LaTeX, where there are any."""
+    """Write ``claims`` as CSV, Markdown and LaTeX, if there are any."""
     section = claim_section(results, claims)
     if section is None:
         return
@@ -180,25 +154,19 @@ def write_claim_table(results: Results, claims: Sequence[Claim], folder: Path) -
 def _line(results: Results, claim: Claim, agreement: str) -> Line:
     every = [claim.own, *claim.others] if claim.own else [*claim.others]
     digits = decimals([size for each in every for size in (each.value, each.high - each.value)])
-    declared: dict[str, Any] = results.metric(claim.metric) or {}
+    declared = results.metric(claim.metric)
     return Line(
         method=claim.row.label,
         text=claim.text,
         remark=CHECK if claim.source == "check" else "",
         metric=claim.metric if declared else "",
-        label=str(declared.get("label", claim.metric)),
-        own=_text(claim.own, digits) if claim.own else NONE,
-        others=[f"{other.label} {_text(other, digits)}" for other in claim.others],
+        label=str((declared or {}).get("label", claim.metric)),
+        own=measured(*claim.own[1:], digits) if claim.own else NONE,
+        others=[f"{other.label} {measured(*other[1:], digits)}" for other in claim.others],
         verdict=claim.verdict,
         sign=SIGNS[claim.verdict],
         reason=" ".join(filter(None, (_sentence(claim.reason), agreement))),
     )
-
-
-def _text(measured: Measured, digits: int) -> str:
-    low, high = number(measured.low, digits), number(measured.high, digits)
-    ends = "" if NONE in (low, high) else f" [{low}, {high}]"
-    return number(measured.value, digits) + ends
 
 
 def _sentence(text: str) -> str:
@@ -206,22 +174,20 @@ def _sentence(text: str) -> str:
 
 
 def _agreement(claim: Claim, claims: Sequence[Claim]) -> str:
-    """Say at how many of a method's seeds the verdict is the same."""
-    alike = [
-        c
-        for c in claims
-        if (c.row.label, c.text, c.metric) == (claim.row.label, claim.text, claim.metric)
-        and {o.label for o in c.others} == {o.label for o in claim.others}
-    ]
+    """Return a sentence on how many of a method's seeds have the same verdict."""
+
+    def key(each: Claim) -> tuple[object, ...]:
+        return each.row.label, each.text, each.metric, {other.label for other in each.others}
+
     n = len({c.row.seed for c in claims if c.row.label == claim.row.label})
     if n == 1 or claim.verdict not in SETTLED:
         return ""
-    same = sum(c.verdict == claim.verdict for c in alike)
+    same = sum(c.verdict == claim.verdict for c in claims if key(c) == key(claim))
     return f"The same at {same} of {n} seeds."
 
 
 def _summary(claims: Sequence[Claim]) -> list[str]:
-    """Return one sentence a method: how its claims of the paper's came out."""
+    """Return a sentence for each method that counts the verdicts on the paper's claims."""
     found: dict[str, Counter[str]] = {}
     for claim in claims:
         if claim.source == "paper":
@@ -238,16 +204,18 @@ def _long_reasons(blocks: Sequence[Block]) -> list[str]:
     return [reason for reason, n in counts.items() if n > 1 and len(reason) > LONG]
 
 
-def _notes(results: Results, seeds: dict[str, list[int]]) -> list[str]:
+def _notes(results: Results, seeds: dict[str, set[int]]) -> list[str]:
     there = set(method_names(results).values())
     lacking = [name for name in CONTENDERS if name not in there]
     notes = []
     if lacking:
         rest = [name for name in CONTENDERS if name in there]
         notes.append(
-            f"Not in this run: {', '.join(lacking)}. Lowest and highest are meant among "
+            f"Not in this run: {', '.join(lacking)}. Lowest and highest refer to "
             f"{', '.join(rest) or 'no other contender'} and the method itself."
         )
-    if any(len(set(each)) > 1 for each in seeds.values()):
-        notes.append("Shown is the lowest seed of each method; tables/claims.csv holds all.")
+    if any(len(each) > 1 for each in seeds.values()):
+        notes.append(
+            "The lowest seed of each method is shown; tables/claims.csv contains all seeds."
+        )
     return notes

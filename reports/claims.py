@@ -1,27 +1,26 @@
-"""What is claimed of the disentangled diffusion autoencoder, held against one run.
+"""The claims about the disentangled diffusion autoencoder, tested on the data of one run.
 
 The paper (Ijishakin 2024, arXiv 2408.15890) claims the lowest FID and the highest correlation of
-image distances among four methods, site effects removed, and age and sex predicted about as well
-as from ComBat's and from unharmonized images. Its numbers are not repeated here: what they were
-measured on is not published. A verdict says what holds on the data of this run, and no more.
+image distances among four methods, removed site effects, and that age and sex are predicted about
+as well as from ComBat's and from unharmonized images. Its numbers are not repeated here because
+its data are not published. A verdict is valid for the data of this run only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from harmbench.stats import verdict
 from harmbench.stats.scores import LEAST_GAP, anchored, gap_in_errors
-from reports.claim import Claim, Desk, Measured, Source, Word, method_names
+from reports.claim import Claim, Desk, Measured, Source, method_names
 from reports.results import Results, Row
 
 PAPER = "arXiv:2408.15890"
 CLAIMANT = "ddae"
-"""How the registry names of the methods begin that the claims are about."""
+"""Prefix of the registry names of the methods that the claims are about."""
 COMBAT, BASE, CEILING = "combat", "identity", "ceiling"
 CONTENDERS = (COMBAT, "cvae", "gan")
 SITE_BOUND = 0.05
@@ -36,7 +35,7 @@ NO_INTERVAL = "It has no interval."
 BIOLOGY = {"age_mae": "Age", "sex_bacc": "Sex"}
 
 NOTED = ("population_pull", "leakage_age")
-"""Metrics whose notes change how the value is to be read."""
+"""Metrics whose notes change the meaning of the value."""
 
 
 def judge_claims(results: Results) -> list[Claim]:
@@ -50,8 +49,8 @@ def judge_claims(results: Results) -> list[Claim]:
     Returns
     -------
     list of Claim
-        By row of the tables, the paper's first; empty where the run has no such method. A row is
-        compared with the others' rows of the same seed, or, of those without it, of the lowest.
+        In the order of the rows, those of the paper first; empty if the run has no such method. A
+        row is compared with the other methods' rows of the same seed, else of the lowest seed.
     """
     names = method_names(results)
     found: list[Claim] = []
@@ -59,31 +58,25 @@ def judge_claims(results: Results) -> list[Claim]:
         if names[row.label].startswith(CLAIMANT) and not row.control:
             desk = Desk(results, row)
             found += [_cautious(results, claim) for claim in (*_paper(desk), *_suite(desk))]
-    return [_not_of_brief(results, claim) for claim in found]
-
-
-def _not_of_brief(results: Results, claim: Claim) -> Claim:
-    """Take back the verdict on a method that was trained too briefly."""
-    if brief := results.too_brief(claim.row):
-        reason = f"It was {brief}, which is too few to judge it."
-        return replace(claim, verdict="not tested", reason=reason)
-    return claim
+    return found
 
 
 def _cautious(results: Results, claim: Claim) -> Claim:
-    """Take back what was held by a probe that has not learned: it would miss what is there."""
+    """Withdraw verdicts on short trainings, and verdicts of "held" by underfit probes."""
+    if brief := results.too_brief(claim.row):
+        return claim.judged("not tested", f"It was {brief}, which is too few to judge it.")
     note = results.score(claim.row, claim.metric).reason
     labels = {claim.row.label, *(other.label for other in claim.others)}
     notes = [results.score(r, claim.metric).reason for r in results.rows if r.label in labels]
     if claim.verdict == "held" and any("underfit" in n for n in notes):
         reason = "It would hold, but the probe is underfit and may miss what is there."
-        return replace(claim, verdict="inconclusive", reason=reason)
+        return claim.judged("inconclusive", reason)
     if claim.own is not None and note and "underfit" not in note and claim.metric in NOTED:
-        return replace(claim, reason=f"{claim.reason} Note: {note}.")
+        return claim._replace(reason=f"{claim.reason} Note: {note}.")
     return claim
 
 
-# The paper's -------------------------------------------------------------------------------------
+# -- claims of the paper --------------------------------------------------------------------------
 
 
 def _paper(desk: Desk) -> Iterator[Claim]:
@@ -97,20 +90,21 @@ def _paper(desk: Desk) -> Iterator[Claim]:
     text = "Highest correlation of image distances with those of the truth"
     yield _highest(desk, desk.start("check", text, "distance_pcc_truth"))
     text = f"Site effects are removed: excess of at most {SITE_BOUND:g}"
-    yield _site_removed(desk, desk.start("paper", text, "site_excess"))
+    yield _site_removed(desk.start("paper", text, "site_excess"))
     for metric, what in BIOLOGY.items():
         yield from _as_well(desk, metric, what)
 
 
 def _rivals(desk: Desk, claim: Claim) -> tuple[list[tuple[Row, Measured]], str]:
-    """Return the contenders that have a value, and what is to be said of the others."""
+    """Return the contenders that have a value, and a remark on the others."""
     rows = [row for name in CONTENDERS for row in desk.others(name)]
-    found = [
-        (row, None if desk.results.too_brief(row) else desk.measured(row, claim.metric))
+    known = [
+        (row, value)
         for row in rows
+        if not desk.results.too_brief(row)
+        and (value := desk.measured(row, claim.metric)) is not None
     ]
-    known = [(row, value) for row, value in found if value is not None]
-    lacking = [row.label for row, value in found if value is None]
+    lacking = [row.label for row in rows if row.label not in [r.label for r, _ in known]]
     if not rows:
         return [], f"None of {', '.join(CONTENDERS)} is in this run."
     if not known:
@@ -119,100 +113,96 @@ def _rivals(desk: Desk, claim: Claim) -> tuple[list[tuple[Row, Measured]], str]:
 
 
 def _lowest(desk: Desk, claim: Claim) -> Claim:
-    """Judge by whole intervals: those of Frechet distances come from unpaired subsamples."""
+    """Judge by whole intervals, because those of Frechet distances use unpaired subsamples."""
     if claim.own is None:
         return claim
     known, remark = _rivals(desk, claim)
     if not known:
-        return replace(claim, reason=remark)
+        return claim._replace(reason=remark)
     own, others = claim.own, tuple(value for _, value in known)
+    claim = claim._replace(others=others)
     under = [other.label for other in others if other.high < own.low]
-    best = min((own, *others), key=lambda each: each.value).label
-    word: Word = "inconclusive"
-    reason = f"Its interval does not lie apart from all others; {best} is lowest."
     if all(own.high < other.low for other in others):
-        word, reason = "held", "Its interval lies wholly under all others."
-    elif under:
-        word = "not held"
+        return claim.judged("held", f"Its interval lies wholly under all others.{remark}")
+    if under:
         reason = f"Wholly under its interval lies that of {' and of '.join(under)}."
-    return replace(claim, others=others, verdict=word, reason=reason + remark)
+        return claim.judged("not held", reason + remark)
+    best = min((own, *others), key=lambda each: each.value).label
+    reason = f"Its interval does not lie apart from all others; {best} is lowest."
+    return claim.judged("inconclusive", reason + remark)
 
 
 def _highest(desk: Desk, claim: Claim) -> Claim:
-    """Judge by the differences from every contender, on common resamples; the worst decides."""
+    """Judge by the paired differences from all contenders, of which the worst decides."""
     if claim.own is None:
         return claim
     known, remark = _rivals(desk, claim)
-    changes = {other: desk.difference(row, claim.metric) for row, other in known}
-    judged = {
-        other: (verdict((change.low, change.high), 0.0, "superior", "higher"), change)
-        for other, change in changes.items()
-        if change is not None
-    }
+    judged = [
+        (verdict((change.low, change.high), 0.0, "superior", "higher"), change, row, other)
+        for row, other in known
+        if (change := desk.difference(row, claim.metric)) is not None
+    ]
     if not judged:
-        return replace(claim, reason=remark or "No resamples to compare on.")
-    words = [word for word, _ in judged.values()]
-    word = next(w for w in ("not held", "inconclusive", "held") if w in words)
-    worst = min((o for o in judged if judged[o][0] == word), key=lambda o: judged[o][1].value)
-    effect = Measured(worst.label, *judged[worst][1][:3])
-    reason = desk.difference_text(claim.metric, effect)
-    others = tuple(judged)
-    return replace(claim, others=others, effect=effect, verdict=word, reason=reason + remark)
+        return claim._replace(reason=remark or "No resamples to compare on.")
+    order = ("not held", "inconclusive", "held")
+    word, change, row, _ = min(judged, key=lambda each: (order.index(each[0]), each[1].value))
+    claim = claim._replace(others=tuple(other for *_, other in judged))
+    claim = desk.with_difference(claim, row, change, word)
+    return claim._replace(reason=claim.reason + remark)
 
 
-def _site_removed(desk: Desk, claim: Claim) -> Claim:
+def _site_removed(claim: Claim) -> Claim:
     own = claim.own
     if own is None:
         return claim
-    word: Word = "inconclusive"
-    reason = f"Its interval reaches from under to above {SITE_BOUND:g}."
     if not np.isfinite([own.low, own.high]).all():
-        reason = NO_INTERVAL
-    elif own.high < 0:
-        word = "not held"
-        reason = "Its interval lies wholly under 0: biology that tells sites apart went too."
-    elif own.high <= SITE_BOUND:
-        word, reason = "held", f"Its whole interval is at most {SITE_BOUND:g}."
-    elif own.low > SITE_BOUND:
-        word, reason = "not held", f"Its whole interval is above {SITE_BOUND:g}."
-    return replace(claim, verdict=word, reason=reason)
+        return claim.judged("inconclusive", NO_INTERVAL)
+    if own.high < 0:
+        reason = (
+            "Its interval lies wholly under 0: biology that differs between sites was removed, too."
+        )
+        return claim.judged("not held", reason)
+    if own.high <= SITE_BOUND:
+        return claim.judged("held", f"Its whole interval is at most {SITE_BOUND:g}.")
+    if own.low > SITE_BOUND:
+        return claim.judged("not held", f"Its whole interval is above {SITE_BOUND:g}.")
+    reason = f"Its interval reaches from under to above {SITE_BOUND:g}."
+    return claim.judged("inconclusive", reason)
 
 
 def _as_well(desk: Desk, metric: str, what: str) -> Iterator[Claim]:
-    """Claim that a probe reads as well as from ComBat's and from unharmonized images."""
+    """Claim that a probe is as good as on ComBat's and on unharmonized images."""
     declared: dict[str, Any] = desk.results.metric(metric) or {}
     margin = declared.get("margin")
-    within = "" if margin is None else f", to within {margin:g} {desk.unit(metric)}".rstrip()
+    unit = declared.get("unit", "")
+    within = "" if margin is None else f", to within {margin:g} {unit}".rstrip()
     for name, images in ((COMBAT, "ComBat's"), (BASE, "unharmonized")):
         text = f"{what} is predicted as well as from {images} images{within}"
         claim = desk.start("paper", text, metric)
         rows = desk.others(name)
-        if not rows and claim.own is not None:
-            claim = replace(claim, reason=f"{name} is not in this run.")
         if not rows:
-            yield claim
+            reason = claim.reason if claim.own is None else f"{name} is not in this run."
+            yield claim._replace(reason=reason)
         for row in rows:
-            yield _non_inferior(desk, claim, row, margin)
+            yield _non_inferior(desk, claim, row, declared)
 
 
-def _non_inferior(desk: Desk, claim: Claim, row: Row, margin: float | None) -> Claim:
-    other = desk.measured(row, claim.metric)
-    change = desk.difference(row, claim.metric)
+def _non_inferior(desk: Desk, claim: Claim, row: Row, declared: dict[str, Any]) -> Claim:
     if claim.own is None:
         return claim
+    margin = declared.get("margin")
     if margin is None:
-        return replace(claim, reason=f"The run declares no margin of {claim.metric}.")
+        return claim._replace(reason=f"The run declares no margin of {claim.metric}.")
+    other = desk.measured(row, claim.metric)
+    change = desk.difference(row, claim.metric)
     if other is None or change is None:
-        return replace(claim, reason=f"No value of {row.label} to compare with.")
-    declared: dict[str, Any] = desk.results.metric(claim.metric) or {}
+        return claim._replace(reason=f"No value of {row.label} to compare with.")
     better: Any = "higher" if declared["direction"] == "higher" else "lower"
-    effect = Measured(row.label, *change[:3])
     word = verdict((change.low, change.high), margin, "non-inferior", better)
-    reason = desk.difference_text(claim.metric, effect)
-    return replace(claim, others=(other,), effect=effect, verdict=word, reason=reason)
+    return desk.with_difference(claim._replace(others=(other,)), row, change, word)
 
 
-# The suite's own ---------------------------------------------------------------------------------
+# -- claims of the suite --------------------------------------------------------------------------
 
 
 def _suite(desk: Desk) -> Iterator[Claim]:
@@ -225,7 +215,7 @@ def _suite(desk: Desk) -> Iterator[Claim]:
 
 
 def _gap_closed(desk: Desk, combat: Row, ceiling: Row) -> Iterator[Claim]:
-    """Claim part of what a supervised network gains on ComBat; nothing where one has no value."""
+    """Claim a part of the gain of a supervised network over ComBat, if all have a value."""
     claim = desk.start("suite", "Nearer to the truth than ComBat", "truth_mae")
     rows = (combat, ceiling)
     others = [desk.measured(row, claim.metric) for row in rows]
@@ -233,9 +223,9 @@ def _gap_closed(desk: Desk, combat: Row, ceiling: Row) -> Iterator[Claim]:
     ours = desk.sample(desk.row, claim.metric)
     if claim.own is None or ours is None or zero is None or one is None:
         return
-    claim = replace(claim, others=tuple(other for other in others if other is not None))
+    claim = claim._replace(others=tuple(other for other in others if other is not None))
     if not (one.value < zero.value and gap_in_errors(zero, one) >= LEAST_GAP):
-        yield replace(claim, reason="The ceiling is not clearly nearer to the truth than ComBat.")
+        yield claim._replace(reason="The ceiling is not clearly nearer to the truth than ComBat.")
         return
     share = anchored(ours, zero, one)
     low, high = share.interval
@@ -243,31 +233,33 @@ def _gap_closed(desk: Desk, combat: Row, ceiling: Row) -> Iterator[Claim]:
     shown = " to ".join(f"{100 * end:.0f}" for end in (low, high))
     reason = f"Closes {100 * share.value:.0f} % [{shown}] of the gap from ComBat to the ceiling."
     effect = Measured("share of the gap", share.value, low, high)
-    yield replace(claim, effect=effect, verdict=word, reason=reason)
+    yield claim._replace(effect=effect, verdict=word, reason=reason)
 
 
 def _not_pulled(claim: Claim) -> Claim:
     own = claim.own
     if own is None:
         return claim
-    word: Word = "inconclusive"
-    reason = f"Its interval reaches from under to above {PULL_BOUND:g} from 0."
     if not np.isfinite([own.low, own.high]).all():
-        reason = NO_INTERVAL
-    elif own.low >= -PULL_BOUND and own.high <= PULL_BOUND:
-        word, reason = "held", f"Its whole interval is within {PULL_BOUND:g} of 0."
-    elif own.low > PULL_BOUND or own.high < -PULL_BOUND:
-        word, reason = "not held", f"Its whole interval is more than {PULL_BOUND:g} from 0."
-    return replace(claim, verdict=word, reason=reason)
+        return claim.judged("inconclusive", NO_INTERVAL)
+    if own.low >= -PULL_BOUND and own.high <= PULL_BOUND:
+        return claim.judged("held", f"Its whole interval is within {PULL_BOUND:g} of 0.")
+    if own.low > PULL_BOUND or own.high < -PULL_BOUND:
+        return claim.judged("not held", f"Its whole interval is more than {PULL_BOUND:g} from 0.")
+    reason = f"Its interval reaches from under to above {PULL_BOUND:g} from 0."
+    return claim.judged("inconclusive", reason)
 
 
 def _leak(desk: Desk) -> Claim:
-    """Report the leakage: how much of it may be is nowhere agreed on."""
-    claim = desk.start("suite", "Years written into the image for each year told", "leakage_age")
+    """Report the leakage without a verdict, because there is no accepted limit."""
+    claim = desk.start(
+        "suite",
+        "Years by which the age in the image follows each year of the given age",
+        "leakage_age",
+    )
     sees = desk.results.methods.get(desk.row.label, {}).get("harmonize_sees", ["age"])
     if "age" not in sees:
-        reason = "0 by construction: it is not told the age."
-        return replace(claim, verdict="reported", reason=reason)
+        return claim.judged("reported", "0 by construction: it is not given the age.")
     if claim.own is None:
         return claim
-    return replace(claim, verdict="reported", reason="0 ignores what it is told, 1 obeys.")
+    return claim.judged("reported", "At 0 the image ignores the given age, at 1 it shows it.")

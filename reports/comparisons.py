@@ -1,4 +1,4 @@
-"""Every method against every other and against no harmonization, on common resamples."""
+"""Comparison of every method with all others and with no harmonization, on common resamples."""
 
 from __future__ import annotations
 
@@ -26,32 +26,25 @@ def comparison_table(results: Results) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``difference`` is the first's value minus the second's with a 95 % interval; ``p_holm`` is
-        corrected for all pairs of the metric. ``superior`` and ``non_inferior`` say whether the
-        claim that the first is better, or worse by less than ``margin``, held, did not hold, or
-        stays inconclusive. For a site metric with a target, values are what exceeds the target:
-        under it lies no better removal of the site.
+        ``difference`` is the value of the first minus that of the second, with a 95 % interval;
+        ``p_holm`` is corrected for all pairs of the metric. ``superior`` and ``non_inferior`` say
+        whether the claim that the first is better, or worse by less than ``margin``, held, did
+        not hold, or is inconclusive. For a site metric with a target, the values are the excess
+        over the target, because a value below it is no better removal of the site.
     """
     rows = [r for r in results.first_seeds if not r.control]
     rows += [r for r in results.first_seeds if r.control and r.label == BASE]
-    tables = [_of_metric(results, rows, metric) for metric in results.metrics if _judged(metric)]
-    records = [record for table in tables for record in table]
+    judged = [m for m in results.metrics if m.get("anchors") or m.get("margin") is not None]
+    records = [record for metric in judged for record in _of_metric(results, rows, metric)]
     return pd.DataFrame(records, columns=COLUMNS)
 
 
-def _judged(metric: dict[str, Any]) -> bool:
-    return bool(metric.get("anchors") or metric.get("margin") is not None)
-
-
 def _of_metric(results: Results, rows: list[Row], metric: dict[str, Any]) -> list[dict[str, Any]]:
-    held = {row: _values(results, row, metric) for row in rows}
-    known = [row for row in rows if held[row] is not None]
+    held = [(row, value) for row in rows if (value := _values(results, row, metric)) is not None]
     records = []
-    for first, second in permutations(known, 2):
+    for (first, a), (second, b) in permutations(held, 2):
         if first.label == BASE:
             continue
-        a, b = held[first], held[second]
-        assert a is not None and b is not None
         change = paired_difference(a.value, a.replicates, b.value, b.replicates)
         claims = _claims((change.low, change.high), metric)
         head = {"metric": metric["name"], "first": first.label, "second": second.label}
@@ -83,7 +76,8 @@ def _claims(interval: tuple[float, float], metric: dict[str, Any]) -> dict[str, 
 
 
 def _with_holm(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add Holm's p: the two orders of a pair are one test."""
-    pairs = {frozenset((r["first"], r["second"])): r["p"] for r in records}
-    adjusted = dict(zip(pairs, holm(list(pairs.values())), strict=True))
-    return [{**r, "p_holm": float(adjusted[frozenset((r["first"], r["second"]))])} for r in records]
+    """Add the p value corrected by Holm; the two orders of a pair are one test."""
+    pairs = [frozenset((r["first"], r["second"])) for r in records]
+    tests = dict(zip(pairs, (r["p"] for r in records), strict=True))
+    adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
+    return [r | {"p_holm": float(adjusted[pair])} for r, pair in zip(records, pairs, strict=True)]

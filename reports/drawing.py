@@ -1,11 +1,10 @@
-"""What all figures share: style, colors, panels, and the answer that one cannot be drawn."""
+"""What all figures share: style, colors, panels, legends, and the error `NoFigure`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -52,9 +51,8 @@ class NoFigure(Exception):
     """Why a figure cannot be drawn from this run."""
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A figure with its name, title and the sentence that says how to read it."""
+class Drawn(NamedTuple):
+    """A figure with its name, title and the caption that says how to read it."""
 
     name: str
     title: str
@@ -92,7 +90,7 @@ def site_looks(results: Results) -> dict[str, tuple[str, str]]:
 
     others = [site for site in results.sites if site != results.reference_site]
     count = min(len(others), SITE_COLORS)
-    # Methods have a palette of their own; a site is told by its marker, too.
+    # Methods have another palette; the markers distinguish sites, too.
     palette = [to_hex(colormaps["turbo"](at)) for at in np.linspace(0.06, 0.94, max(count, 1))]
     return {results.reference_site: ("black", "o")} | {
         site: (palette[i % count], MARKERS[(i + i // count) % len(MARKERS)])
@@ -111,17 +109,57 @@ def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure,
     return figure, axes[:count]
 
 
-def columns_of(axes: Sequence[Axes]) -> int:
-    """Return how many panels stand side by side in what `panels` returned."""
-    spec = axes[0].get_subplotspec()
-    assert spec is not None
-    return spec.get_gridspec().ncols
+def first_column(panel: Axes) -> bool:
+    """Return whether a panel is the leftmost one of its row."""
+    spec = panel.get_subplotspec()
+    return spec is not None and spec.is_first_col()
+
+
+def small_multiples(
+    head: tuple[str, str, str],
+    items: Sequence[Any],
+    draw: Callable[..., Any],
+    finish: Callable[[Figure, list[Axes], Any], None],
+    *,
+    size: tuple[float, float],
+    columns: int = 4,
+    most: int = PER_FIGURE,
+) -> list[Drawn]:
+    """Draw one panel for each item, in as many figures as are needed.
+
+    Parameters
+    ----------
+    head : tuple of str
+        Name, title and caption of the figures.
+    items : sequence of tuple
+        The data of the panels.
+    draw : callable
+        Called with a panel and the elements of an item; its result goes to `finish`.
+    finish : callable
+        Called with each figure, its panels, and the result for the last panel.
+    size : tuple of float
+        Width and height of a panel in inches.
+    columns, most : int
+        Most panels in a row and in a figure.
+    """
+    name, title, caption = head
+    drawn = []
+    for i, part in enumerate(chunks(items, most)):
+        figure, axes = panels(len(part), columns, size)
+        result = None
+        for panel, item in zip(axes, part, strict=True):
+            result = draw(panel, *item)
+            if not first_column(panel):
+                panel.set_ylabel("")
+        finish(figure, axes, result)
+        drawn.append(Drawn(numbered(name, i), title, caption, figure))
+    return drawn
 
 
 def site_legend(figure: Figure, panel: Axes, **look: Any) -> None:
-    """Write a panel's labels below all panels, as many side by side as the figure is wide.
+    """Write the labels of a panel below all panels.
 
-    The figure grows by the rows of the legend; of many sites the first ones are named.
+    The height of the figure grows with the legend; of many sites only the first ones are named.
     """
     from matplotlib.lines import Line2D
 
@@ -139,20 +177,19 @@ def site_legend(figure: Figure, panel: Axes, **look: Any) -> None:
 
 
 def chunks(rows: Sequence[Any], size: int = PER_FIGURE) -> list[list[Any]]:
-    """Return the rows in nearly equal chunks of at most `size`."""
+    """Return the rows in chunks of nearly equal length, at most `size`."""
     count = math.ceil(len(rows) / size)
-    if not count:
-        return []
-    return [list(part) for part in np.array_split(np.array(rows, dtype=object), count)]
+    parts = np.array_split(np.arange(len(rows)), count) if count else []
+    return [[rows[i] for i in part] for part in parts]
 
 
 def numbered(stem: str, index: int) -> str:
-    """Return the name of the index-th figure of a kind; the first has no number."""
+    """Return the name of a figure of several; the first one has no number."""
     return stem if index == 0 else f"{stem}-{index + 1}"
 
 
 def short(text: str, length: int = 22) -> str:
-    """Return a label that fits, cut in the middle: names often differ at their end alone."""
+    """Return a label, shortened in the middle, because names often differ only at the end."""
     if len(text) <= length:
         return text
     tail = (length - 1) // 2

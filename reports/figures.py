@@ -1,22 +1,21 @@
-"""All figures of a report, and those of the scores with their intervals.
+"""All figures of a report, and the figures of the values with their intervals.
 
 Every drawing function takes a `Results` and returns its figures, or raises `NoFigure` with the
-reason. Nothing here keeps any state of pyplot.
+reason. The state of pyplot is not used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from harmbench.files.atomic import write_atomic
 from reports.attempts import attempt
-from reports.drawing import GRAY, STYLE, Drawn, NoFigure, colors, columns_of, panels, short
+from reports.drawing import GRAY, STYLE, Drawn, NoFigure, colors, first_column, panels, short
 from reports.results import Results, Score
 from reports.tables import ARROWS
 
@@ -28,21 +27,17 @@ PAGE_DPI = 150
 PRINT_DPI = 300
 PRINT = "print"
 FAR = 3.0
-"""Controls that lie farther than this from the methods, in widths of what the methods span, are
-drawn at the edge with their value: they must not press all methods into one point."""
+"""Controls farther than this from the methods, in widths of the range of the methods, are drawn at
+the edge with their value, so that the methods stay apart."""
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(NamedTuple):
     """A figure as files: ``<name>.png`` for the page, ``<name>.pdf``, ``print/<name>.png``."""
 
     name: str
     title: str
     caption: str
     png: Path
-
-
-Draw = Callable[[Results], list[Drawn]]
 
 
 def write_figures(results: Results, folder: Path) -> tuple[list[Saved], list[str]]:
@@ -53,12 +48,13 @@ def write_figures(results: Results, folder: Path) -> tuple[list[Saved], list[str
     results : Results
         The run.
     folder : Path
-        The run's ``figures``; figures of an earlier report that are not drawn now are removed.
+        The folder ``figures`` of the report; figures of an earlier report that are not drawn now
+        are removed.
 
     Returns
     -------
     saved : list of Saved
-        In the order in which they are shown.
+        The figures in the order in which they are shown.
     left_out : list of str
         One sentence for each figure that could not be drawn.
     """
@@ -85,7 +81,7 @@ def drawings(results: Results, left_out: list[str]) -> Iterator[Drawn]:
 
     from reports import diagnostics, embeddings, leaks, pareto, pictures
 
-    kinds: list[tuple[str, Draw]] = [
+    kinds: list[tuple[str, Callable[[Results], list[Drawn]]]] = [
         ("Scores", score_panels),
         ("Site removal against biology kept", pareto.pareto_figure),
         ("Images before and after", pictures.slices),
@@ -107,14 +103,14 @@ def drawings(results: Results, left_out: list[str]) -> Iterator[Drawn]:
 
 def _save(drawn: Drawn, folder: Path) -> Saved:
     drawn.figure.suptitle(drawn.title, fontsize=10.5, fontweight="bold", x=0.01, ha="left")
-    # The layout is solved once, not once for every file.
+    # The layout is computed once, not for every file.
     drawn.figure.draw_without_rendering()
     drawn.figure.set_layout_engine("none")
     printed = folder / PRINT / f"{drawn.name}.png"
     write_atomic(printed, lambda path: drawn.figure.savefig(path, dpi=PRINT_DPI))
     png = folder / f"{drawn.name}.png"
     write_atomic(png, lambda path: _for_the_page(printed, path))
-    # A PDF names the moment it was made unless told not to. What is an image in it has this dpi.
+    # By default a PDF contains its date. Images in it have this resolution.
     still: dict[str, Any] = {"CreationDate": None}
     pdf = folder / f"{drawn.name}.pdf"
     write_atomic(pdf, lambda path: drawn.figure.savefig(path, dpi=PRINT_DPI, metadata=still))
@@ -122,7 +118,7 @@ def _save(drawn: Drawn, folder: Path) -> Saved:
 
 
 def _for_the_page(printed: Path, path: Path) -> None:
-    """Average pixels of the printed figure, which is much cheaper than to draw it once more."""
+    """Average pixels of the printed figure, which is much faster than drawing it again."""
     from PIL import Image
 
     with Image.open(printed) as image:
@@ -140,24 +136,22 @@ def _remove_others(folder: Path, names: set[str]) -> None:
 
 
 def score_panels(results: Results) -> list[Drawn]:
-    """Return one figure an axis: a panel a metric, methods down, values with intervals across."""
+    """Return a figure for each axis with a panel for each metric: values with intervals."""
+    caption = (
+        "Dots are values, whiskers 95 % intervals; controls are gray and hollow. The green line is "
+        "the target (green ticks if every row has its own); dashed lines are floors: named values "
+        "to compare with. An arrow marks a control that is far outside."
+    )
     drawn = []
     for axis, metrics in results.axes():
-        shown = [
-            m for m in metrics if any(results.score(row, m["name"]).ok for row in results.rows)
-        ]
+        shown = [m for m in metrics if results.has_value(m)]
         if not shown:
             continue
         floors = max(len(results.floors(m["name"])) for m in shown)
         height = 1.4 + 0.24 * len(results.rows) + 0.18 * floors
         figure, axes = panels(len(shown), 3, (3.6, height))
-        for i, (panel, metric) in enumerate(zip(axes, shown, strict=True)):
-            _dots(panel, results, metric, names=i % columns_of(axes) == 0)
-        caption = (
-            "Dots are values, whiskers 95 % intervals, controls in gray and hollow; the green line "
-            "is the target, a green tick where each row has its own; dashed lines are floors: "
-            "named values to hold the others against. An arrow marks a control far outside."
-        )
+        for panel, metric in zip(axes, shown, strict=True):
+            _dots(panel, results, metric)
         name = "scores-" + "".join(c if c.isalnum() else "-" for c in axis)
         drawn.append(Drawn(name, axis.capitalize(), caption, figure))
     if not drawn:
@@ -165,24 +159,27 @@ def score_panels(results: Results) -> list[Drawn]:
     return drawn
 
 
-def _dots(panel: Axes, results: Results, metric: dict[str, Any], *, names: bool) -> None:
+def _dots(panel: Axes, results: Results, metric: dict[str, Any]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     blue = colors(["method"])["method"][0]
-    scores = [results.score(row, metric["name"]) for row in results.rows]
+    scores = results.column(metric)
     limits = _limits(results, metric, scores)
     for y, (row, score) in enumerate(zip(results.rows, scores, strict=True)):
         color = GRAY if row.control else blue
         if not score.ok:
-            _status(panel, y, score.status)
+            _note(panel, y, 0.02, score.status, color="0.55", style="italic")
         elif limits is not None and not limits[0] <= score.value <= limits[1]:
-            _outside(panel, y, score.value, right=score.value > limits[1])
+            if score.value > limits[1]:
+                _note(panel, y, 0.99, f"{score.value:.3g} ▶", color=GRAY, ha="right")
+            else:
+                _note(panel, y, 0.01, f"◀ {score.value:.3g}", color=GRAY)
         else:
             _dot(panel, y, score, color, hollow=row.control)
     _lines(panel, results, metric, limits)
     panel.set_ylim(len(results.rows) - 0.4, -0.6)
-    labels = [short(row.marked, 26) for row in results.rows] if names else []
-    panel.set_yticks(range(len(results.rows)), labels or [""] * len(results.rows))
+    names = [short(row.marked, 26) if first_column(panel) else "" for row in results.rows]
+    panel.set_yticks(range(len(results.rows)), names)
     panel.set_title(f"{short(metric['label'], 40)} {ARROWS[metric['direction']]}", loc="left")
     panel.set_xlabel(metric["unit"])
     panel.xaxis.set_major_locator(MaxNLocator(5))
@@ -196,7 +193,7 @@ def _dots(panel: Axes, results: Results, metric: dict[str, Any], *, names: bool)
 def _limits(
     results: Results, metric: dict[str, Any], scores: list[Score]
 ) -> tuple[float, float] | None:
-    """Return the ends of the axis where a control lies far outside, else None."""
+    """Return the ends of the axis if a control lies far outside, else None."""
     shown = [s for row, s in zip(results.rows, scores, strict=True) if s.ok and not row.control]
     ends = [v for s in shown for v in (s.value, s.low, s.high) if np.isfinite(v)]
     ends += [v for v in results.target(metric["name"]) if np.isfinite(v)]
@@ -217,16 +214,9 @@ def _dot(panel: Axes, y: int, score: Score, color: str, *, hollow: bool) -> None
     panel.plot(score.value, y, "o", ms=5, mec=color, mfc="white" if hollow else color, zorder=3)
 
 
-def _status(panel: Axes, y: int, status: str) -> None:
-    panel.annotate(status, (0.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=7,
-                   color="0.55", style="italic")  # fmt: skip
-
-
-def _outside(panel: Axes, y: int, value: float, *, right: bool) -> None:
-    text = f"{value:.3g} ▶" if right else f"◀ {value:.3g}"
-    at, side = (0.99, "right") if right else (0.01, "left")
-    panel.annotate(text, (at, y), xycoords=("axes fraction", "data"), va="center", ha=side,
-                   fontsize=7, color=GRAY)  # fmt: skip
+def _note(panel: Axes, y: int, x: float, text: str, **look: Any) -> None:
+    place = ("axes fraction", "data")
+    panel.annotate(text, (x, y), xycoords=place, va="center", fontsize=7, **look)
 
 
 def _lines(
@@ -237,7 +227,7 @@ def _lines(
     if np.isclose(low, high, rtol=1e-6, atol=1e-12):
         panel.axvline(low, color=green, lw=1.2, label="target")
     elif np.isfinite(low):
-        # Each row has a target of its own, such as its own error before.
+        # Each row has its own target, such as its error before harmonization.
         at = [(results.score(row, metric["name"]).target, y) for y, row in enumerate(results.rows)]
         panel.plot(*zip(*at, strict=True), "|", color=green, ms=11, mew=1.6, label="target")
     styles = ["--", ":", "-.", (0, (1, 3))]
@@ -248,7 +238,7 @@ def _lines(
     if panel.get_legend_handles_labels()[1]:
         from matplotlib.transforms import ScaledTranslation
 
-        # Below the axis by the same inches, however many rows make the panel tall.
+        # The distance to the axis in inches does not depend on the height of the panel.
         figure = panel.get_figure()
         assert figure is not None
         below = panel.transAxes + ScaledTranslation(0, -0.4, figure.dpi_scale_trans)

@@ -1,12 +1,12 @@
-"""The pages of a report: one self-contained HTML file, and the same as Markdown."""
+"""The pages of a report: one self-contained HTML file, and the same content as Markdown."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harmbench.files.atomic import write_text
 from reports import sheet
@@ -34,33 +34,36 @@ from reports.tables import (
 )
 from reports.weighting import HEIGHT, STEPS, WIDTH, embedded, weighting
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(folder: Path, results: Results | None = None) -> Path:
-    """Write everything that `reports.build` promises; return the path of ``report.html``.
+    """Write tables, figures and pages, and return the path of ``report.html``.
 
     Parameters
     ----------
     folder : Path
-        Where to.
+        Where to write.
     results : Results, optional
-        What to show; by default the run that lies in `folder`.
+        What to show; by default the run in `folder`.
     """
     results = results or read_results(folder)
     content = page_content(results)
     left_out, tables = content["left_out"], folder / "tables"
-    attempt("Tables of results", lambda: write_tables(results, tables), left_out)
-    attempt(
-        "Tables of scores",
-        lambda: write_score_tables(results, score_run(results), tables),
-        left_out,
-    )
-    attempt(
-        "Table of claims",
-        lambda: write_claim_table(results, judge_claims(results), tables),
-        left_out,
-    )
+    writers: dict[str, Callable[[], None]] = {
+        "Tables of results": lambda: write_tables(results, tables)
+    }
+    if content["run_scores"]:
+        scores = content["run_scores"]
+        writers["Tables of scores"] = lambda: write_score_tables(results, scores, tables)
+    if content["judged"]:
+        claims = content["judged"]
+        writers["Table of claims"] = lambda: write_claim_table(results, claims, tables)
+    for title, write in writers.items():
+        attempt(title, write, left_out)
     figures, not_drawn = write_figures(results, folder / "figures")
     left_out += not_drawn
     write_text(folder / "report.md", render_markdown(content, figures))
@@ -70,14 +73,15 @@ def write_report(folder: Path, results: Results | None = None) -> Path:
 
 
 def page_content(results: Results) -> dict[str, Any]:
-    """Return all that both pages say, but for the figures; None for a part that fails."""
+    """Return the content of both pages without the figures; None for a part that fails."""
     left_out: list[str] = []
 
     def part(title: str, make: Callable[[], Any]) -> Any:
         return attempt(title, make, left_out)
 
     scores = part("Scores", lambda: score_run(results))
-    claims = part("Claims", lambda: claim_section(results, judge_claims(results)))
+    judged = part("Claims", lambda: judge_claims(results)) or []
+    claims = part("Claims", lambda: claim_section(results, judged))
     of_scores = {
         "answer": ("The answer in short", lambda: short_answer(results, scores, claims)),
         "scores": ("Table of scores", lambda: score_frame(scores)),
@@ -89,6 +93,8 @@ def page_content(results: Results) -> dict[str, Any]:
         "title": f"Harmonization benchmark: {results.config['dataset']['label']}",
         "lead": part("First sentence", lambda: sheet.lead(results)),
         "sheet": part("Data", lambda: sheet.data_sheet(results)),
+        "run_scores": scores,
+        "judged": judged,
         "claims": claims,
         "claim_legend": LEGEND,
         "table": part("Results", lambda: results_table(results)),
@@ -108,22 +114,15 @@ def page_content(results: Results) -> dict[str, Any]:
 
 
 def render_html(content: dict[str, Any], figures: list[Saved]) -> str:
-    """Return the page, with its style, script and figures inside.
+    """Return the page, which contains its style, script and figures.
 
-    The page forbids itself to load anything and to run any script but its own, whose hash it names.
+    Its security policy forbids to load anything and to run any script but its own, given by hash.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    # Every template is HTML, whatever its name ends with.
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"doi_url": doi_url, "data": lambda value: Markup(embedded(value))}
+    # Every template is HTML, whatever the ending of its name.
+    filters = {"data": lambda value: Markup(embedded(value))}
+    template = _template("report.html.j2", filters, autoescape=True)
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     parts = {
         "style": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
@@ -132,26 +131,29 @@ def render_html(content: dict[str, Any], figures: list[Saved]) -> str:
         "places": place_figures([inline_png(figure) for figure in figures]),
         "chart": {"width": WIDTH, "height": HEIGHT, "steps": STEPS},
     }
-    return environment.get_template("report.html.j2").render(content | parts) + "\n"
+    return template.render(content | parts) + "\n"
 
 
 def render_markdown(content: dict[str, Any], figures: list[Saved]) -> str:
-    """Return the same as Markdown, with the figures by their relative path."""
+    """Return the same content as Markdown, with links to the figures' files."""
+    filters = {"text": markdown_text, "table": markdown}
+    template = _template("report.md.j2", filters, autoescape=False)
+    frames = {"band_frame": band_frame, "claim_frame": claim_frame, "figures": figures}
+    return template.render(content | frames) + "\n"
+
+
+def _template(name: str, filters: Mapping[str, Callable], *, autoescape: bool) -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=False,
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "text": markdown_text, "table": markdown, "doi_url": doi_url
-    }  # fmt: skip
-    template = environment.get_template("report.md.j2")
-    frames = {"band_frame": band_frame, "claim_frame": claim_frame}
-    return template.render(content | frames | {"figures": figures}) + "\n"
+    environment.filters |= {"doi_url": doi_url, **filters}
+    return environment.get_template(name)
 
 
 def doi_url(doi: str) -> str:
@@ -165,7 +167,7 @@ def doi_url(doi: str) -> str:
     Returns
     -------
     str
-        Always of doi.org, whatever the text says, so that a plug-in cannot plant another address.
+        Always an address at doi.org, so that a plug-in cannot insert another one.
     """
     from urllib.parse import quote
 

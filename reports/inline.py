@@ -1,17 +1,13 @@
-"""Figures as the page holds them: small PNG files in base64, each in its section."""
+"""Figures inside the page: small PNG files in base64, each in its section."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from reports.figures import Saved
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 PLACES = (
     ("scores-leakage", "leakage"),
@@ -26,15 +22,13 @@ PLACES = (
     ("distances", "distances"),
     ("age", "age"),
     ("leakage", "leakage"),
-    ("pull", "leakage"),
 )
-"""Beginnings of figures' names and the section of the page where they stand."""
+"""Prefixes of figure names, each with its section of the page."""
 ELSEWHERE = "more"
 SCREEN_DPI = 96
 
 
-@dataclass(frozen=True)
-class Inline:
+class Inline(NamedTuple):
     """A figure inside the page; `width` in CSS pixels."""
 
     name: str
@@ -45,38 +39,28 @@ class Inline:
 
 
 def inline_png(figure: Saved) -> Inline:
-    """Return a figure for the page, in 256 colors where that makes the file smaller.
+    """Return a figure for the page, with 256 colors if that makes the file smaller.
 
-    The file in ``figures/`` keeps all of its colors.
+    The file in ``figures/`` keeps all colors.
     """
     from PIL import Image
+    from PIL.Image import Dither, Quantize
 
-    data = figure.png.read_bytes()
+    data, small = figure.png.read_bytes(), io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
         dpi = float(image.info.get("dpi", (SCREEN_DPI, SCREEN_DPI))[0])
         width = round(image.width * SCREEN_DPI / dpi)
-        small = _few_colors(image)
-    shorter = min(data, small, key=len)
-    return Inline(
-        figure.name, figure.title, figure.caption, width, base64.b64encode(shorter).decode()
-    )
+        flat = image.convert("RGB")
+    flat.quantize(256, method=Quantize.MAXCOVERAGE, dither=Dither.NONE).save(small, "PNG")
+    text = base64.b64encode(min(data, small.getvalue(), key=len)).decode()
+    return Inline(figure.name, figure.title, figure.caption, width, text)
 
 
 def place_figures(figures: Sequence[Inline]) -> dict[str, list[Inline]]:
-    """Return the figures by the section they belong to, by the beginnings of their names."""
+    """Return the figures of each section, by the prefixes of their names."""
     places = [*(place for _, place in PLACES), ELSEWHERE]
     placed: dict[str, list[Inline]] = {place: [] for place in places}
     for figure in figures:
         place = next((p for start, p in PLACES if figure.name.startswith(start)), ELSEWHERE)
         placed[place].append(figure)
     return placed
-
-
-def _few_colors(image: Image) -> bytes:
-    from PIL.Image import Dither, Quantize
-
-    flat = image.convert("RGB")
-    few = flat.quantize(256, method=Quantize.MAXCOVERAGE, dither=Dither.NONE)
-    file = io.BytesIO()
-    few.save(file, "PNG")
-    return file.getvalue()

@@ -1,7 +1,7 @@
-"""Tables of texts as LaTeX that fits the line and compiles with pdfLaTeX as it is.
+"""Tables of texts as LaTeX that fits the line width and compiles with pdfLaTeX.
 
-A table that is too wide is cut into several with the same first column, rather than shrunk until
-nobody can read it. Columns wrap at spaces, so that an interval stands below its value.
+A table that is too wide is split into several with the same first column, because a small font is
+hard to read. Columns wrap at spaces, so that an interval is printed below its value.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import pandas as pd
 
 PREAMBLE = r"% In the preamble: \usepackage{booktabs,array,longtable}"
 CHARS = 76
-"""Signs of \\footnotesize that fit the line of an article with its default margins."""
+"""Characters of \\footnotesize on a line of an article with its default margins."""
 GAP = 1.6
-"""Signs that the space between two columns takes."""
+"""Characters on the space between two columns."""
 LONG = 40
-"""Lines from which on a table may break across pages."""
+"""Number of lines from which on a table may break across pages."""
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -36,10 +36,10 @@ SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     '"': "''",
-    # After the end of a row a bracket would be read as the height of the row.
+    # After the end of a row, a bracket would be read as the height of the row.
     "[": "{[}",
     "`": r"\textasciigrave{}",
-    # Addresses break here, or would stick out of the line.
+    # Addresses may break here, because they are too long for a line.
     "/": r"/\allowbreak{}",
 }
 SIGNS = {
@@ -73,10 +73,10 @@ GREEK = (
 
 
 def latex_text(text: object) -> str:
-    """Return one line of text for LaTeX, whatever signs are in it.
+    """Return one line of text for LaTeX.
 
-    Letters of European alphabets stay; other signs that pdfLaTeX does not know are named by their
-    code, as ``U+4E2D``.
+    Letters of European alphabets are kept; other characters that pdfLaTeX does not know are
+    replaced by their code, such as ``U+4E2D``.
     """
     return "".join(_sign(c) for c in " ".join(str(text).split()))
 
@@ -93,6 +93,7 @@ def _sign(sign: str) -> str:
     if words[:1] == ["GREEK"] and len(words) == 4:
         name = words[3].lower() if words[1] == "SMALL" else words[3].capitalize()
         name = name.replace("amda", "ambda")
+        # Capitals that look like Latin letters have no command.
         if name in GREEK:
             return rf"$\{name}$"
     plain = unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode()
@@ -105,19 +106,19 @@ def latex(frame: pd.DataFrame) -> str:
     Parameters
     ----------
     frame : DataFrame
-        Its first column names the rows, and is repeated where the table is cut.
+        Its first column names the rows, and is repeated if the table is split.
     """
-    texts = [[" ".join(str(value).split()) for value in row] for row in frame.to_numpy()]
-    heads = [" ".join(str(name).split()) for name in frame]
-    if not heads:
+    if frame.columns.empty:
         return ""
-    columns = [[head, *(row[i] for row in texts)] for i, head in enumerate(heads)]
+    columns = [
+        [" ".join(str(text).split()) for text in (name, *values)] for name, values in frame.items()
+    ]
     parts = [_part([columns[i] for i in chosen]) for chosen in _cut(columns)]
     return "\n\n".join(parts)
 
 
 def _cut(columns: list[list[str]]) -> list[list[int]]:
-    """Return which columns stand together so that none of their words sticks out of the line."""
+    """Return groups of columns whose words fit the line."""
     needs = [_longest_word(column) + GAP for column in columns]
     groups, held = [[0]], needs[0]
     for i, need in enumerate(needs[1:], start=1):
@@ -135,15 +136,14 @@ def _part(columns: list[list[str]]) -> str:
     layout = "".join(
         rf">{{\raggedright\arraybackslash}}p{{{width:.3f}\linewidth}}" for width in widths
     )
+    layout, top = f"{{@{{}}{layout}@{{}}}}", [r"\toprule", _row(head), r"\midrule"]
     lines = [_row(row) for row in rows]
     if _height(rows, widths) > LONG:
-        start = rf"\begin{{longtable}}{{@{{}}{layout}@{{}}}}"
-        top = [r"\toprule", _row(head), r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
-        body = [start, *top, *lines, r"\end{longtable}"]
+        top += [r"\endhead", r"\bottomrule", r"\endfoot"]
+        body = [r"\begin{longtable}" + layout, *top, *lines, r"\end{longtable}"]
     else:
-        start = rf"\noindent\begin{{tabular}}{{@{{}}{layout}@{{}}}}"
-        top = [r"\toprule", _row(head), r"\midrule"]
-        body = [start, *top, *lines, r"\bottomrule", r"\end{tabular}\par"]
+        body = [r"\noindent\begin{tabular}" + layout, *top, *lines, r"\bottomrule"]
+        body += [r"\end{tabular}\par"]
     return "\n".join([r"\begingroup\footnotesize\setlength{\tabcolsep}{3pt}", *body, r"\endgroup"])
 
 
@@ -152,19 +152,19 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _widths(columns: list[list[str]]) -> list[float]:
-    """Return widths in shares of the line: each its longest word, the rest to those that wrap."""
+    """Return widths as shares of the line: at least the longest word, more for longer texts."""
     least = np.array([_longest_word(column) + 0.4 for column in columns])
     wished = np.array([max(map(len, column)) + 0.4 for column in columns])
     room = CHARS - GAP * (len(columns) - 1)
     spare, more = max(room - least.sum(), 0.0), wished - least
     share = min(1.0, spare / more.sum()) if more.sum() > 0 else 0.0
     widths = least + share * more
-    # A single word that is longer than the line has nowhere else to go.
+    # A single word may be longer than the line.
     return [float(w) for w in widths / CHARS * min(1.0, room / widths.sum())]
 
 
 def _height(rows: Sequence[Sequence[str]], widths: Sequence[float]) -> int:
-    """Return about how many lines the rows take, each as many as its fullest cell."""
+    """Return the approximate number of lines of the rows."""
     return sum(
         max(math.ceil(len(cell) / (width * CHARS)) for cell, width in zip(row, widths, strict=True))
         for row in rows

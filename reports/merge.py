@@ -1,13 +1,14 @@
-"""Several runs of one study as one: methods that were run as jobs of their own, in own folders.
+"""Several runs of one study as one, such as methods that were run as separate jobs.
 
-Nothing is computed and nothing copied: the merged `Results` point into the folders. What differs
-between runs that should be alike is refused, since a table must not mix two experiments.
+Nothing is computed or copied: the merged `Results` refer to the folders. Runs that differ in their
+data or protocol are refused, because a table must not mix two experiments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from harmbench.errors import HarmbenchError
 from reports.results import LEVELS, Results, order_metrics, order_rows, read_results
 
 Triple = tuple[str, int, str]
-"""Label, seed and metric: what is taken from one folder, all its groups together."""
+"""Label, seed and metric; all groups of such a score are taken from the same folder."""
 
+KEYS = ["label", "seed", "metric"]
 VALUES = ["group", "value", "ci_low", "ci_high", "target", "n"]
 ORDER = ["method", "label", "seed", "metric", "group"]
 LOOSE = ("threads", "device", "inception", "protocol")
-"""Settings that may differ between merged runs, which a note then says."""
+"""Settings that may differ between merged runs; a note names the differences."""
 
 
 def read_merged(folders: Sequence[Path]) -> Results:
@@ -32,12 +34,12 @@ def read_merged(folders: Sequence[Path]) -> Results:
     Parameters
     ----------
     folders : sequence of Path
-        Run folders; rows stand in their order.
+        Run folders, in the order of the rows.
 
     Raises
     ------
     HarmbenchError
-        Where a folder holds no finished run, or the runs cannot stand in one table.
+        If a folder holds no finished run, or the runs cannot be in the same table.
     """
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise HarmbenchError("a folder is given twice; give each run once")
@@ -48,8 +50,8 @@ def read_merged(folders: Sequence[Path]) -> Results:
 def merge(runs: Sequence[Results]) -> Results:
     """Return several runs of the same data, split, reference site, preset and protocol as one.
 
-    A row that stands in several folders, as the controls do, is taken once: its metrics from the
-    first folder that has a value of them.
+    A row in several folders, such as a control, is taken once; each of its metrics is taken from
+    the first folder that has a value.
 
     Parameters
     ----------
@@ -59,14 +61,16 @@ def merge(runs: Sequence[Results]) -> Results:
     Raises
     ------
     HarmbenchError
-        Naming what differs, and the two folders it differs between.
+        If two runs differ; the message names the difference and the folders.
     """
     names = folder_names([run.folder.root for run in runs])
-    for name, run in zip(names[1:], runs[1:], strict=True):
-        _check_alike(names[0], runs[0], name, run)
-    _check_rows(names, runs)
-    owners = _owners(runs)
-    scores = _scores(runs, owners)
+    named = list(zip(names, runs, strict=True))
+    for other in named[1:]:
+        _check_alike(named[0], other)
+    for one, other in combinations(named, 2):
+        _check_methods(one, other)
+        _check_values(one, other)
+    owners, scores = _owners(runs)
     methods = _methods(runs)
     config = _config(names, runs)
     declared = {m["name"]: m for run in reversed(runs) for m in run.metrics}
@@ -87,7 +91,7 @@ def merge(runs: Sequence[Results]) -> Results:
 
 
 def folder_names(folders: Sequence[Path]) -> list[str]:
-    """Return names that tell the folders apart and no more of where they lie than is needed."""
+    """Return distinct names of the folders, with as little of their paths as possible."""
     full = [Path(folder).resolve() for folder in folders]
     for length in (1, 2):
         names = ["/".join(path.parts[-length:]) for path in full]
@@ -96,21 +100,22 @@ def folder_names(folders: Sequence[Path]) -> list[str]:
     return [f"{path.name} ({i})" for i, path in enumerate(full, start=1)]
 
 
-# -- what must be alike ---------------------------------------------------------------------------
+# -- what must be equal ---------------------------------------------------------------------------
 
 
-def _check_alike(first: str, one: Results, second: str, other: Results) -> None:
+def _check_alike(one: tuple[str, Results], other: tuple[str, Results]) -> None:
     """Refuse runs of two experiments."""
-    own, theirs = one.config["identity"], other.config["identity"]
+    (first, a), (second, b) = one, other
+    own, theirs = a.config["identity"], b.config["identity"]
     pairs = {name: (own.get(name), theirs.get(name)) for name in {**own, **theirs}}
-    pairs["space"] = (one.config.get("space"), other.config.get("space"))
-    pairs["probe"] = (one.config["run"].get("probe"), other.config["run"].get("probe"))
-    versions = {m["name"]: m["version"] for m in other.metrics}
-    for metric in one.metrics:
+    pairs["space"] = (a.config.get("space"), b.config.get("space"))
+    pairs["probe"] = (a.config["run"].get("probe"), b.config["run"].get("probe"))
+    versions = {m["name"]: m["version"] for m in b.metrics}
+    for metric in a.metrics:
         there = versions.get(metric["name"], metric["version"])
         pairs[f"the version of metric {metric['name']}"] = (metric["version"], there)
-    differences = [f"{n} is {a!r} there and {b!r} here" for n, (a, b) in pairs.items() if a != b]
-    if not differences and not one.folder.split().equals(other.folder.split()):
+    differences = [f"{n} is {x!r} there and {y!r} here" for n, (x, y) in pairs.items() if x != y]
+    if not differences and not a.folder.split().equals(b.folder.split()):
         differences = ["the split into parts is another one"]
     if differences:
         raise HarmbenchError(
@@ -119,17 +124,9 @@ def _check_alike(first: str, one: Results, second: str, other: Results) -> None:
         )
 
 
-def _check_rows(names: Sequence[str], runs: Sequence[Results]) -> None:
-    """Refuse a row that is not the same in all folders that have it."""
-    for i, run in enumerate(runs):
-        for k in range(i):
-            _check_methods((names[k], runs[k]), (names[i], run))
-            _check_values((names[k], runs[k]), (names[i], run))
-
-
 def _check_methods(one: tuple[str, Results], other: tuple[str, Results]) -> None:
     (first, a), (second, b) = one, other
-    for label in sorted({row.label for row in a.rows} & {row.label for row in b.rows}):
+    for label in sorted(set(a.scores["label"]) & set(b.scores["label"])):
         own, theirs = (r.methods.get(label, {}) for r in (a, b))
         for what in ("name", "params"):
             if own.get(what) != theirs.get(what):
@@ -153,15 +150,10 @@ def _check_values(one: tuple[str, Results], other: tuple[str, Results]) -> None:
             )
 
 
-def _values(run: Results) -> dict[Triple, tuple[Any, ...]]:
-    """Return all that is shown of each score that has a value, so that it can be compared."""
-    known = run.scores[run.scores["status"] == "ok"]
-    texts = known[VALUES].astype(object).where(known[VALUES].notna(), None)
-    held: dict[Triple, list[Any]] = {}
-    keys = zip(known["label"].astype(str), known["seed"].astype(int), known["metric"], strict=True)
-    for key, values in zip(keys, texts.itertuples(index=False, name=None), strict=True):
-        held.setdefault(key, []).append(values)
-    return {key: tuple(sorted(values, key=lambda v: str(v[0]))) for key, values in held.items()}
+def _values(run: Results) -> dict[Triple, str]:
+    """Return all shown numbers of each score that has a value, as a text to compare."""
+    known = run.scores[run.scores["status"] == "ok"].astype({"n": float}).sort_values("group")
+    return {key: part[VALUES].to_csv(index=False) for key, part in known.groupby(KEYS)}
 
 
 def _why(a: Results, b: Results) -> str:
@@ -170,48 +162,41 @@ def _why(a: Results, b: Results) -> str:
     return f" ({', '.join(differing)})" if differing else ""
 
 
-# -- what is taken from where ---------------------------------------------------------------------
+# -- from which run each part is ------------------------------------------------------------------
 
 
-def _owners(runs: Sequence[Results]) -> dict[Triple, int]:
-    """Return which run a score is taken from: the first with a value, else the first with any."""
-    owners: dict[Triple, int] = {}
-    for wanted in (True, False):
-        for i, run in enumerate(runs):
-            ok = run.scores["status"] == "ok"
-            for triple in _triples(run.scores[ok == wanted]):
-                owners.setdefault(triple, i)
-    return owners
+def _owners(runs: Sequence[Results]) -> tuple[dict[Triple, int], pd.DataFrame]:
+    """Return the run that each score is taken from, and the scores.
+
+    It is the first run with a value, or else the first run with any row of that score.
+    """
+    parts = [run.scores.assign(run=i) for i, run in enumerate(runs)]
+    every = pd.concat(parts, ignore_index=True).astype({"seed": int})
+    missing = every.assign(missing=every["status"] != "ok").sort_values(["missing", "run"])
+    first = missing.drop_duplicates(KEYS)
+    owners = dict(zip(_triples(first), first["run"].tolist(), strict=True))
+    kept = every[every["run"] == [owners[triple] for triple in _triples(every)]]
+    return owners, kept.drop(columns="run").sort_values(ORDER, ignore_index=True)
 
 
 def _triples(scores: pd.DataFrame) -> list[Triple]:
-    columns = (scores["label"].astype(str), scores["seed"].astype(int), scores["metric"])
-    return list(dict.fromkeys(zip(*columns, strict=True)))
-
-
-def _scores(runs: Sequence[Results], owners: dict[Triple, int]) -> pd.DataFrame:
-    parts = []
-    for i, run in enumerate(runs):
-        columns = (run.scores["label"].astype(str), run.scores["seed"].astype(int))
-        triples = zip(*columns, run.scores["metric"], strict=True)
-        parts.append(run.scores[[owners[triple] == i for triple in triples]])
-    return pd.concat(parts, ignore_index=True).sort_values(ORDER, ignore_index=True)
+    return list(scores[KEYS].itertuples(index=False, name=None))
 
 
 def _cells(runs: Sequence[Results], owners: dict[Triple, int]) -> list[dict[str, Any]]:
-    """Return the cells, each score and image with the whole path into the folder it is from."""
-    merged: dict[tuple[str, int, str], dict[str, Any]] = {}
+    """Return the cells with the absolute path of each image and score."""
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
     for i, run in enumerate(runs):
         root = run.folder.root.resolve()
         for cell in run.cells:
             head = {key: cell[key] for key in ("label", "seed", "fold")}
             new = {**head, "shown": False, "images": {}, "scores": {}}
-            held = merged.setdefault((cell["label"], cell["seed"], cell["fold"]), new)
+            held = merged.setdefault(tuple(head.values()), new)
             held["shown"] = held["shown"] or cell.get("shown", True)
             for name, stem in cell["images"].items():
                 held["images"].setdefault(name, str(root / stem))
             for name, stem in cell["scores"].items():
-                # Anchors that are computed but not shown have no scores in the tables.
+                # Anchors that are not shown have no scores in the tables.
                 owner = owners.get((cell["label"], cell["seed"], name))
                 if owner == i or (owner is None and name not in held["scores"]):
                     held["scores"][name] = str(root / stem)
@@ -238,12 +223,11 @@ def _absent(
     for name, run in zip(names, runs, strict=True):
         for row in run.rows:
             rows.setdefault((row.label, row.seed), []).append(name)
-    metrics = sorted(set(scores["metric"]))
     return {
-        (label, seed, metric): f"not computed in {' and '.join(folders)}"
-        for (label, seed), folders in rows.items()
-        for metric in metrics
-        if (label, seed, metric) not in held
+        (*row, metric): f"not computed in {' and '.join(folders)}"
+        for row, folders in rows.items()
+        for metric in sorted(set(scores["metric"]))
+        if (*row, metric) not in held
     }
 
 
@@ -251,7 +235,7 @@ def _absent(
 
 
 def _config(names: Sequence[str], runs: Sequence[Results]) -> dict[str, Any]:
-    """Return the settings of one run that would have done all of it."""
+    """Return the settings of one run that would have the same rows."""
     config = deepcopy(runs[0].config)
     settings = [run.config["run"] for run in runs]
     specs = {(s.get("label") or s["name"]): s for run in reversed(settings) for s in run["methods"]}
@@ -278,7 +262,7 @@ def _level(protocol: str) -> int:
 
 
 def _notes(names: Sequence[str], runs: Sequence[Results]) -> list[str]:
-    """Return what a reader of the merged tables must know."""
+    """Return notes on the merged runs and their differences."""
     notes = [f"Merged from the runs {', '.join(names)}."]
     settings = {name: [run.config["run"].get(name) for run in runs] for name in LOOSE}
     libraries = [run.environment.get("versions", {}) for run in runs]

@@ -1,4 +1,4 @@
-"""The figure of both axes: site removal across, biology kept upwards, and the Pareto front."""
+"""The figure of both axes: site removal across, biology kept up, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 LEVELS = (0.2, 0.4, 0.6, 0.8)
 """Harmonic means whose lines are drawn."""
 NEAR = 0.2
-"""Points nearer than this on both axes are a crowd, which is drawn again, enlarged."""
+"""Points nearer than this on both axes form a crowd, which is drawn again, enlarged."""
 CROWD = 3
 MARKS = MARKERS + "X*p<>hd"
-"""As many as there are controls, which are all gray."""
+"""One for each control, because all controls are gray."""
 
 CAPTION = (
-    "Right is less of the site left, up is more of the biology kept, both between the anchors at 0 "
-    "and 1; whiskers are 95 % intervals, controls gray and hollow. The dashed line is the Pareto "
-    "front of what does not see the truth; thin curves join equal harmonic means."
+    "Across: site removal; up: biology kept, both between the anchors at 0 and 1. Whiskers are "
+    "95 % intervals; controls are gray and hollow. The dashed line is the Pareto front of the rows "
+    "that do not see the truth; thin curves join equal harmonic means."
 )
-ENLARGED = " On the right, the framed part of the left panel, enlarged."
+ENLARGED = " The right panel enlarges the framed part of the left one."
 
 
 def pareto_figure(results: Results) -> list[Drawn]:
@@ -36,7 +36,7 @@ def pareto_figure(results: Results) -> list[Drawn]:
     Raises
     ------
     NoFigure
-        Where an axis has no scored metric.
+        If an axis has no scored metric.
     """
     scores = score_run(results)
     rows = [each for each in scores.rows if len(each.axes) == 2]
@@ -74,12 +74,12 @@ def _crowd(rows: list[RowScores]) -> NDArray[np.float64]:
     largest = near[int(near.sum(1).argmax())]
     if largest.sum() < CROWD:
         return np.zeros((0, 2))
-    ends = []
-    for each, mine in zip(rows, largest, strict=True):
-        if mine:
-            spans = [(*each.axes[a].interval, each.axes[a].value) for a in (SITE, BIOLOGY)]
-            ends.append([[np.nanmin(s) for s in spans], [np.nanmax(s) for s in spans]])
-    low, high = np.min([e[0] for e in ends], axis=0), np.max([e[1] for e in ends], axis=0)
+    ends = [
+        [(*each.axes[a].interval, each.axes[a].value) for a in (SITE, BIOLOGY)]
+        for each, mine in zip(rows, largest, strict=True)
+        if mine
+    ]
+    low, high = np.nanmin(ends, axis=(0, 2)), np.nanmax(ends, axis=(0, 2))
     room = 0.08 * np.maximum(high - low, 0.02)
     return np.stack([np.maximum(low - room, -0.05), np.minimum(high + room, 1.05)])
 
@@ -96,7 +96,7 @@ def _enlarge(whole: Axes, part: Axes, corners: NDArray[np.float64]) -> None:
 
 
 def _looks(rows: list[RowScores]) -> dict[str, tuple[str, str]]:
-    """Return color and marker of every row, the markers of methods and of controls all apart."""
+    """Return color and marker of every row; all markers of methods, and of controls, differ."""
     methods = [each.row.title for each in rows if not each.row.control]
     controls = [each.row.title for each in rows if each.row.control]
     tints = colors(methods)
@@ -115,8 +115,8 @@ def _levels(panel: Axes, weights: tuple[float, float]) -> None:
 
 
 def _front(panel: Axes, scores: Scores) -> None:
-    """Draw the front as stairs: below and left of them everything is beaten."""
-    on = [r for r in scores.rows if scores.pareto.get((r.row.label, r.row.seed), (False, 0))[0]]
+    """Draw the front as steps; every point below and left of them is dominated."""
+    on = [each for each in scores.rows if scores.on_front(each.row)]
     points = sorted((r.axes[SITE].value, r.axes[BIOLOGY].value) for r in on)
     if points:
         x, y = np.array([(0.0, points[0][1]), *points, (points[-1][0], 0.0)]).T
@@ -126,9 +126,8 @@ def _front(panel: Axes, scores: Scores) -> None:
 def _point(panel: Axes, each: RowScores, look: tuple[str, str]) -> None:
     color, marker = look
     x, y = each.axes[SITE], each.axes[BIOLOGY]
-    for (low, high), along in ((x.interval, True), (y.interval, False)):
-        if np.isfinite(low) and np.isfinite(high):
-            ends = ([low, high], [y.value] * 2) if along else ([x.value] * 2, [low, high])
+    for ends in ((x.interval, [y.value] * 2), ([x.value] * 2, y.interval)):
+        if np.isfinite(ends).all():
             panel.plot(*ends, color=color, lw=1.0, alpha=0.6, zorder=2)
     face = "white" if each.row.control else color
     panel.plot(x.value, y.value, marker, ms=6.5, mec=color, mfc=face, zorder=3, ls="",

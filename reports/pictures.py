@@ -1,4 +1,4 @@
-"""Pictures of images: slices by site, what was changed, errors to the truth, and histograms."""
+"""Pictures of images: slices by site, changes, errors to the truth, and histograms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reports.drawing import (
     Drawn,
     NoFigure,
     chunks,
-    columns_of,
+    first_column,
     new_figure,
     numbered,
     panels,
@@ -21,7 +21,7 @@ from reports.drawing import (
     site_legend,
     site_looks,
 )
-from reports.results import Results, Row
+from reports.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MAX_SITES = 12
 COLUMNS = 9
-"""Most methods side by side in a grid of images; more make a second figure."""
+"""Most methods side by side in a grid of images; more methods make a second figure."""
 BINS = 80
 Stack = Mapping[int, NDArray]
 """Images by their row in the cohort."""
@@ -38,115 +38,105 @@ Stack = Mapping[int, NDArray]
 def slices(results: Results) -> list[Drawn]:
     """Return one subject of every site, before and after each method, and the truth."""
     found, chosen = _inputs(results)
-    raw = raw_images(results)
-    truth = true_images(results)
+    raw, truth = raw_images(results), true_images(results)
     high = float(np.percentile([np.percentile(plane(raw[i]), 99.5) for i in chosen.values()], 90))
     caption = (
-        "One test subject a site (of middle age), all on one gray scale: harmonized images of all "
-        f"sites should look like those of {results.reference_site}, and still be the same brains."
+        "One test subject of each site (of middle age), all on the same gray scale. Harmonized "
+        f"images of all sites should look like those of {results.reference_site}, and still be "
+        "the same brains."
     )
-    drawn = []
-    # What identity returns is shown as before.
-    found = [pair for pair in found if pair[0].label != "identity"]
-    for i, part in enumerate(chunks(found, COLUMNS) or [[]]):
-        stacks = {"before": raw} | {row.marked: stack for row, stack in part}
-        if truth:
-            stacks["truth"] = truth
-        figure, axes = _grid(stacks, chosen, results.reference_site)
-        for (_, stack), column in zip(stacks.items(), axes, strict=True):
-            for panel, index in zip(column, chosen.values(), strict=True):
-                picture = _show(panel, stack.get(index), cmap="gray", vmin=0, vmax=high)
-        _bar(figure, picture, "intensity")
-        name = numbered("slices", i)
-        drawn.append(Drawn(name, "Images before and after, by site", caption, figure))
-    return drawn
+    head = ("slices", "Images before and after, by site", caption)
+    look = {"cmap": "gray", "vmin": 0, "vmax": high}
+    parts = [{"before": raw} | part | ({"truth": truth} if truth else {}) for part in _parts(found)]
+    return _grids(results, head, parts, chosen, look, "intensity")
 
 
 def differences(results: Results) -> list[Drawn]:
     """Return what each method added to (red) and took from (blue) the same images."""
     found, chosen = _inputs(results)
-    found = [pair for pair in found if pair[0].label != "identity"]
     if not found:
         raise NoFigure("there is no method but identity")
     caption = (
-        "After minus before, for the same subjects: smooth patterns are scanner effects taken "
-        "away; anatomy that shows here was changed."
+        "After minus before, for the same subjects. Smooth patterns are scanner effects that were "
+        "removed; anatomy that is visible here was changed."
     )
-    return _maps(results, found, chosen, raw_images(results), caption, "differences")
+    head = ("differences", "What each method changed", caption)
+    return _maps(results, head, found, chosen, raw_images(results))
 
 
 def errors(results: Results) -> list[Drawn]:
-    """Return what is left to the truth: the same subjects scanned at the reference site."""
+    """Return the differences to the truth: the same subjects scanned at the reference site."""
     found, chosen = _inputs(results)
     truth = true_images(results)
     if not truth:
         raise NoFigure("these data have no ground truth")
     caption = (
-        "Image minus the truth (the same subject scanned at the reference site): pale is right; "
+        "Image minus the truth (the same subject scanned at the reference site). Pale is right; "
         "speckle is the noise of two scans, structure is error."
     )
-    before = Row("before", 0, "before", False, False)
-    found = [(before, raw_images(results)), *(p for p in found if p[0].label != "identity")]
-    return _maps(results, found, chosen, truth, caption, "errors")
+    head = ("errors", "Errors to the truth", caption)
+    return _maps(results, head, {"before": raw_images(results)} | found, chosen, truth)
 
 
 def _maps(
     results: Results,
-    found: list[tuple[Row, Stack]],
+    head: tuple[str, str, str],
+    found: Mapping[str, Stack],
     chosen: dict[str, int],
     base: Stack,
-    caption: str,
-    name: str,
 ) -> list[Drawn]:
-    titles = {"differences": "What each method changed", "errors": "Errors to the truth"}
-    deltas = [
-        (row, {i: plane(stack[i]) - plane(base[i]) for i in chosen.values() if i in stack})
-        for row, stack in found
-    ]
-    sizes = [np.percentile(np.abs(d), 99) for _, delta in deltas for d in delta.values()]
-    # The median of the methods: one that breaks images must not make all others look flawless.
-    limit = max(float(np.median(sizes)) * 1.5, 1e-6)
-    drawn = []
-    for k, part in enumerate(chunks(deltas, COLUMNS)):
-        stacks = {row.marked: delta for row, delta in part}
-        figure, axes = _grid(stacks, chosen, results.reference_site)
-        for (_, delta), column in zip(stacks.items(), axes, strict=True):
-            for panel, index in zip(column, chosen.values(), strict=True):
-                picture = _show(panel, delta.get(index), cmap="RdBu_r", vmin=-limit, vmax=limit)
-        _bar(figure, picture, "difference of intensity")
-        drawn.append(Drawn(numbered(name, k), titles[name], caption, figure))
-    return drawn
+    deltas = {
+        name: {i: plane(stack[i]) - plane(base[i]) for i in chosen.values() if i in stack}
+        for name, stack in found.items()
+    }
+    limit = color_limit([d for delta in deltas.values() for d in delta.values()])
+    look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    return _grids(results, head, _parts(deltas), chosen, look, "difference of intensity")
+
+
+def color_limit(maps: list[NDArray]) -> float:
+    """Return the largest difference shown in color.
+
+    It comes from the median over maps: a method that breaks images must not make the others look
+    flawless.
+    """
+    sizes = [np.percentile(np.abs(each), 99) for each in maps if np.isfinite(each).all()]
+    return max(float(np.median(sizes)) * 1.5, 1e-6) if sizes else 1.0
 
 
 def histograms(results: Results) -> list[Drawn]:
     """Return the in-mask intensities of every site, before and after each method."""
-    found = [(row, stack) for row in results.first_seeds if (stack := results.images(row))]
-    if not found:
+    if not results.imaged:
         raise NoFigure("no method returned images")
-    raw = raw_images(results)
-    mask = results.folder.cohort().mask
+    raw, mask = raw_images(results), results.folder.cohort().mask
     pooled = np.concatenate([np.asarray(raw[i])[mask[i]][::7] for i in results.tested])
     low, high = np.percentile(pooled, [0.1, 99.9])
     edges = np.linspace(float(low), float(high), BINS + 1)
-    before = Row("before", 0, "before", False, False)
     sites = results.participants["site"].to_numpy()
+    styles = dict(zip(MARKERS, ["-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1))], strict=True))
+    looks: dict[str, tuple[str, Any, float]] = {
+        site: (color, styles[marker], 1.1) for site, (color, marker) in site_looks(results).items()
+    }
+    looks |= {results.reference_site: ("black", "-", 2.0)}
     caption = (
-        "Intensities inside the brain mask, one line a site, the reference site in black: lines "
-        "that fall together mean that the sites' intensities agree, whatever became of anatomy."
+        "Intensities inside the brain mask, with one line for each site, the reference site in "
+        "black. Lines that coincide mean that the sites' intensities agree, even if anatomy was "
+        "changed."
     )
     drawn = []
-    found = [pair for pair in found if pair[0].label != "identity"]
-    for k, part in enumerate(chunks(found, 11) or [[]]):
+    for k, part in enumerate(_parts(without_identity(results), 11)):
         figure, axes = panels(len(part) + 1, 4, (2.6, 1.9))
-        for j, (panel, (row, stack)) in enumerate(zip(axes, [(before, raw), *part], strict=True)):
-            for site, color in _line_looks(results).items():
-                rows = [i for i in results.tested if sites[i] == site and i in stack]
-                _histogram(panel, stack, mask, rows, edges, (site, *color))
-            panel.set_title(short(row.marked), loc="left")
-            panel.set(
-                yticks=[], xlabel="intensity", ylabel="" if j % columns_of(axes) else "density"
-            )
-        # One broken method with a spike must not flatten all others.
+        stacks: dict[str, Stack] = {"before": raw} | part
+        for panel, (name, stack) in zip(axes, stacks.items(), strict=True):
+            for site, (color, style, width) in looks.items():
+                mine = [i for i in results.tested if sites[i] == site and i in stack]
+                density = _density(stack, mask, mine, edges)
+                panel.plot((edges[1:] + edges[:-1]) / 2, density, color=color, ls=style, lw=width,
+                           label=short(site))  # fmt: skip
+            panel.set_title(short(name), loc="left")
+            panel.set(yticks=[], xlabel="intensity")
+            panel.set_ylabel("density" if first_column(panel) else "")
+        # A broken method with a spike must not flatten all others.
         tops = [panel.get_ylim()[1] for panel in axes]
         for panel in axes:
             panel.set_ylim(0, min(2.0 * tops[0], max(tops)))
@@ -156,49 +146,29 @@ def histograms(results: Results) -> list[Drawn]:
     return drawn
 
 
-def _histogram(
-    panel: Axes,
-    stack: Stack,
-    mask: NDArray[np.bool_],
-    rows: list[int],
-    edges: NDArray,
-    look: tuple[str, str, Any, float],
-) -> None:
+def _density(stack: Stack, mask: NDArray[np.bool_], rows: list[int], edges: NDArray) -> NDArray:
     counts = np.zeros(BINS)
     for i in rows:
         counts += np.histogram(np.asarray(stack[i])[mask[i]], edges)[0]
-    site, color, style, width = look
-    density = counts / max(counts.sum(), 1) / (edges[1] - edges[0])
-    middle = (edges[1:] + edges[:-1]) / 2
-    panel.plot(middle, density, color=color, ls=style, lw=width, label=short(site))
-
-
-def _line_looks(results: Results) -> dict[str, tuple[str, Any, float]]:
-    """Return color, line style and width of every site's line."""
-    styles = dict(zip(MARKERS, ["-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1))], strict=True))
-    looks = {site: (c, styles[m], 1.1) for site, (c, m) in site_looks(results).items()}
-    return looks | {results.reference_site: ("black", "-", 2.0)}
+    return counts / max(counts.sum(), 1) / (edges[1] - edges[0])
 
 
 # -- inputs -------------------------------------------------------------------------------------
 
 
-def _inputs(results: Results) -> tuple[list[tuple[Row, Stack]], dict[str, int]]:
-    """Return the methods that have images, and one row of the cohort for every site.
+def _inputs(results: Results) -> tuple[dict[str, Stack], dict[str, int]]:
+    """Return the images of each method, and one row of the cohort for every site.
 
     Raises
     ------
     NoFigure
-        Where there are no images to show.
+        If there are no images to show.
     """
     if results.config.get("space") == "table":
-        raise NoFigure("tables of features are not pictures")
+        raise NoFigure("tables of features have no images")
     if not results.images_allowed:
         raise NoFigure("images of subjects are kept back")
-    found: list[tuple[Row, Stack]] = [
-        (row, stack) for row in results.first_seeds if (stack := results.images(row))
-    ]
-    if not found:
+    if not results.imaged:
         raise NoFigure("no method returned images")
     table = results.participants.iloc[results.tested]
     chosen = {}
@@ -207,7 +177,17 @@ def _inputs(results: Results) -> tuple[list[tuple[Row, Stack]], dict[str, int]]:
         if len(mine):
             gaps = (mine["age"] - mine["age"].median()).abs().fillna(np.inf).to_numpy()
             chosen[site] = int(mine.index[int(np.argmin(gaps))])
-    return found, chosen
+    return without_identity(results), chosen
+
+
+def without_identity(results: Results) -> dict[str, Stack]:
+    """Return the images of each method except identity, whose images are those before."""
+    return {row.marked: stack for row, stack in results.imaged if row.label != "identity"}
+
+
+def _parts(found: Mapping[str, Stack], most: int = COLUMNS) -> list[dict[str, Stack]]:
+    """Return the methods of each figure; one part without any if there are none."""
+    return [{name: found[name] for name in part} for part in chunks([*found], most) or [[]]]
 
 
 def raw_images(results: Results) -> Stack:
@@ -218,10 +198,7 @@ def raw_images(results: Results) -> Stack:
 
 def true_images(results: Results) -> Stack:
     """Return the test subjects as scanned at the reference site; empty on real data."""
-    for row in results.rows:
-        if stack := results.images(row, "truth.test"):
-            return stack
-    return {}
+    return next((s for row in results.rows if (s := results.images(row, "truth.test"))), {})
 
 
 def plane(image: NDArray) -> NDArray[np.float64]:
@@ -235,12 +212,32 @@ def plane(image: NDArray) -> NDArray[np.float64]:
 # -- grid ---------------------------------------------------------------------------------------
 
 
+def _grids(
+    results: Results,
+    head: tuple[str, str, str],
+    parts: list[dict[str, Stack]],
+    chosen: dict[str, int],
+    look: dict[str, Any],
+    label: str,
+) -> list[Drawn]:
+    """Return a figure for each part, with a column for each stack and a row for each site."""
+    name, title, caption = head
+    drawn = []
+    for k, stacks in enumerate(parts):
+        figure = _grid(stacks, chosen, results.reference_site, look, label)
+        drawn.append(Drawn(numbered(name, k), title, caption, figure))
+    return drawn
+
+
 def _grid(
-    stacks: Mapping[str, Stack], chosen: dict[str, int], reference: str
-) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure and its axes by column: a column a stack, a row a site."""
+    stacks: Mapping[str, Stack],
+    chosen: dict[str, int],
+    reference: str,
+    look: dict[str, Any],
+    label: str,
+) -> Figure:
     first = plane(next(iter(next(iter(stacks.values())).values())))
-    # Tall images make tall rows, wide ones low rows.
+    # The height of the rows follows that of the images.
     height = float(np.clip(first.shape[1] / first.shape[0], 0.4, 2.0))
     figure = new_figure(1.15 * len(stacks) + 1.0, (1.15 * height + 0.06) * len(chosen) + 0.7)
     grid = figure.subplots(len(chosen), len(stacks), squeeze=False)
@@ -249,19 +246,19 @@ def _grid(
     for panel, site in zip(grid[:, 0], chosen, strict=True):
         name = short(site, 14) + ("\n(reference)" if site == reference else "")
         panel.set_ylabel(name, fontsize=7.5)
-    return figure, [list(column) for column in grid.T]
+    for column, stack in zip(grid.T, stacks.values(), strict=True):
+        for panel, index in zip(column, chosen.values(), strict=True):
+            picture = _show(panel, stack.get(index), look)
+    bar = figure.colorbar(picture, ax=figure.axes, shrink=0.5, aspect=30, pad=0.01)
+    bar.set_label(label)
+    bar.ax.tick_params(labelsize=7)
+    return figure
 
 
-def _show(panel: Axes, image: NDArray | None, **look: Any) -> Any:
-    """Draw an image the way radiologists hold it: first axis to the right, second one up."""
+def _show(panel: Axes, image: NDArray | None, look: dict[str, Any]) -> Any:
+    """Draw an image in the radiological orientation: first axis to the right, second one up."""
     flat = np.full((2, 2), np.nan) if image is None else plane(image)
     panel.set(xticks=[], yticks=[])
     for side in panel.spines.values():
         side.set_visible(False)
     return panel.imshow(flat.T, origin="lower", interpolation="nearest", **look)
-
-
-def _bar(figure: Figure, picture: Any, label: str) -> None:
-    bar = figure.colorbar(picture, ax=figure.axes, shrink=0.5, aspect=30, pad=0.01)
-    bar.set_label(label)
-    bar.ax.tick_params(labelsize=7)

@@ -1,8 +1,8 @@
-"""Reports of data that may not leave: without images of subjects, with made-up names for them.
+"""Reports of data that must not be shared: without images of subjects, with names for the ids.
 
-Names are keyed hashes of the ids. The key is random, made for one report and not kept: ids are few
-and follow a pattern, so that without it anybody could hash all possible ones and compare. The same
-subject has one name throughout a report, and another in the next one.
+The names are keyed hashes of the ids. The key is random, made for one report and not stored,
+because ids are few and follow a pattern: without a key, all possible ids could be hashed and
+compared. A subject has the same name throughout a report, and another one in the next report.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from harmbench.contracts.dataset import NOTE_KINDS
 from reports.results import Results
 
 BYTES = 6
-"""Of a name: two of 100 000 subjects share one in about 1 of 50 000 reports."""
+"""Length of a name: two of 100 000 subjects share one in about 1 of 50 000 reports."""
 LEAST_BARE = 4
-"""Signs of an id that is found in a sentence without its prefix or a word before it."""
+"""Least length of an id that is found in a sentence without its prefix or a word before it."""
 WORDS = r"(?:\b[Pp]articipants?\b|\b[Ss]ubjects?\b|\b[Ii][Dd]s?\b|'|\")"
 
 
@@ -33,7 +33,7 @@ def keep_back(results: Results, *, images: bool = True, secret: bytes | None = N
     images : bool
         Whether images of single subjects may be shown.
     secret : bytes, optional
-        Key of the hashes that stand for the participants' ids; without one the ids are shown.
+        Key of the hashes that replace the participants' ids; without one the ids are shown.
 
     Returns
     -------
@@ -49,15 +49,15 @@ def keep_back(results: Results, *, images: bool = True, secret: bytes | None = N
     private = {name: results.config.get(name, {}) for name in ("dataset", *NOTE_KINDS)}
 
     def anonymous(text: str) -> str:
-        # What was set aside may belong to participants who are not in the cohort: they are named
+        # Data that were set aside may belong to participants outside of the cohort, who are named
         # by their folders, or after the line of a table.
         text = re.sub(r"((?:line|row) \d+), [^:]*:", r"\1:", redact(text))
         return re.sub("sub-[0-9A-Za-z]+", "a participant", text)
 
     config = results.config | _strings(private, anonymous)
     config["run"] = run | {"data": _strings(run["data"], redact)}
-    told = results.scores["reason"].astype(str)
-    reasons = told.map({reason: redact(reason) for reason in told.unique()})
+    given = results.scores["reason"].astype(str)
+    reasons = given.map({reason: redact(reason) for reason in given.unique()})
     return replace(
         results,
         images_allowed=images,
@@ -69,7 +69,7 @@ def keep_back(results: Results, *, images: bool = True, secret: bytes | None = N
 
 
 def made_up_names(ids: Collection[str], secret: bytes) -> dict[str, str]:
-    """Return a name for every id, which says nothing of it or of its place in the list.
+    """Return a name for every id that reveals neither the id nor its position in the list.
 
     Parameters
     ----------
@@ -77,22 +77,20 @@ def made_up_names(ids: Collection[str], secret: bytes) -> dict[str, str]:
     secret : bytes
         16 to 64 random bytes.
     """
-
-    def name(text: str) -> str:
-        digest = blake2b(text.encode(), key=secret, digest_size=BYTES).hexdigest()
-        return f"subject-{digest}"
-
-    # In the order of the names, so that not even the mapping keeps the order of the ids.
-    pairs = {str(each): name(str(each)) for each in ids}
+    digests = (
+        (str(each), blake2b(str(each).encode(), key=secret, digest_size=BYTES)) for each in ids
+    )
+    pairs = {each: f"subject-{digest.hexdigest()}" for each, digest in digests}
+    # Sorted by name, so that the mapping does not keep the order of the ids.
     return dict(sorted(pairs.items(), key=lambda pair: pair[1]))
 
 
 def redactor(names: dict[str, str]) -> Callable[[str], str]:
-    """Return a function that puts the names in place of the ids in a sentence.
+    """Return a function that replaces the ids in a sentence by the names.
 
     An id is found as a whole word, with or without the prefix ``sub-``. A short one without a
-    prefix, such as ``12``, is found only after a word such as participant or a quotation mark:
-    else every number in every sentence would be a subject.
+    prefix, such as ``12``, is found only after a word such as participant or a quotation mark,
+    because otherwise every number in a sentence would be a subject.
     """
     spelled: dict[str, str] = {}
     for each, name in names.items():

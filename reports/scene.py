@@ -1,40 +1,29 @@
-"""The pixels of a run's test images before and after, thinned to what an embedding needs."""
+"""The pixels of the test images before and after, thinned for the embeddings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reports.drawing import NoFigure
+from reports.pictures import Stack, true_images, without_identity
 from reports.results import Results
-
-if TYPE_CHECKING:
-    from reports.pictures import Stack
 
 Floats = NDArray[np.float64]
 
 MAX_PIXELS = 4000
-"""More pixels than these are thinned evenly: neighbors say the same."""
+"""More pixels than these are thinned, since neighbors are alike."""
 MAX_SCANS = 1500
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What the embeddings are drawn from, as rows of pixels.
+class Scene(NamedTuple):
+    """The pixels that the embeddings show.
 
-    Attributes
-    ----------
-    base : ndarray, shape (m, p)
-        Unharmonized images that the axes are made from, with their sites and ages.
-    panels : dict of str to ndarray, shape (n, p)
-        The test images, before, after each method, and in truth, with their sites and ages.
-    controls : frozenset of str
-        The panels that are controls.
-    words : str
-        What `base` is.
+    `base` (m, p) are the unharmonized images from which the axes are computed, and `words` says
+    which ones. `panels` holds the test images (n, p) before, after each method, and in truth;
+    `controls` names the panels of controls.
     """
 
     base: Floats
@@ -53,15 +42,12 @@ def read_scene(results: Results) -> Scene:
     Raises
     ------
     NoFigure
-        Where no method returned images.
+        If no method returned images.
     """
-    found = {row.marked: stack for row in results.first_seeds if (stack := results.images(row))}
-    # Unharmonized images have a panel anyway.
-    found = {name: stack for name, stack in found.items() if name != "identity*"}
-    if not found and not any(results.images(row) for row in results.first_seeds):
+    if not results.imaged:
         raise NoFigure("no method returned images")
-    truth = next((s for row in results.rows if (s := results.images(row, "truth.test"))), {})
-    # A method that was skipped in one half of a small study has images of the other alone.
+    found, truth = without_identity(results), true_images(results)
+    # A method that was skipped in one half of a small study has images of the other half only.
     held = [i for i in results.tested.tolist() if all(i in stack for stack in found.values())]
     if not held:
         raise NoFigure("no test image was harmonized by all methods")
@@ -93,11 +79,11 @@ def read_scene(results: Results) -> Scene:
 def _thinned(positions: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     if len(positions) <= most:
         return positions
-    # At random: every second row may be every second site.
+    # Drawn at random, since every second row may be of the same site.
     return np.sort(np.random.default_rng(0).choice(positions, most, replace=False))
 
 
 def _pixels(stack: Stack, rows: NDArray[np.intp], wanted: NDArray[np.intp]) -> Floats:
-    """Return the wanted pixels of some images, (n, p); NaN of a broken method counts as 0."""
+    """Return the wanted pixels (n, p) of some images; NaN of a broken method counts as 0."""
     taken = np.stack([np.asarray(stack[i]).reshape(-1)[wanted] for i in rows.tolist()])
     return np.nan_to_num(taken.astype(float))

@@ -1,10 +1,9 @@
-"""Tables of the two-axis scores: the scores, what they are made of, their anchors, comparisons."""
+"""Tables of the two-axis scores: the scores, their metrics, their anchors, comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,33 +11,39 @@ import pandas as pd
 from harmbench.stats.scores import Rank, Sample
 from reports.comparisons import comparison_table
 from reports.results import Results
-from reports.scores import BIOLOGY, SITE, Anchors, RowScores, Scores
-from reports.tables import NONE, number, write_table
+from reports.scores import BIOLOGY, SITE, Anchors, Scores
+from reports.tables import (
+    NONE,
+    SCORE_DIGITS,
+    joined,
+    measured,
+    rank_text,
+    three_digits,
+    write_table,
+)
 
 UNKNOWN = Rank(np.nan, np.nan, np.nan)
-DIGITS = 2
 
 
 def score_table(scores: Scores) -> pd.DataFrame:
-    """Return one row a method and seed: both axes and their harmonic mean, with 95 % intervals.
+    """Return both axes and their harmonic mean, with 95 % intervals, by method and seed.
 
     Returns
     -------
     DataFrame
-        ``rank`` (methods only, by ``overall``, seeds averaged) with the interval of the ranks in
-        the replicates; ``pareto`` whether no row that does not see the truth is better on one axis
-        and as good on the other, ``pareto_share`` in which share of the replicates.
+        ``rank`` (methods only, by ``overall``, averaged over seeds) has the interval of the ranks
+        in the replicates. ``pareto`` says whether no row without access to the truth is better on
+        one axis and at least as good on the other, and ``pareto_share`` in which share of the
+        replicates.
     """
     records = []
     for each in scores.rows:
-        row = each.row
-        record: dict[str, Any] = {"label": row.label, "seed": row.seed, "control": row.control}
-        record["sees_truth"] = row.sees_truth
-        for name, sample in _axes(each):
+        record = each.row.record
+        for name, sample in each.samples.items():
             record |= _numbers(name.replace(" ", "_"), sample)
-        rank = scores.ranks.get(row.label, UNKNOWN)
+        rank = scores.ranks.get(each.row.label, UNKNOWN)
         record |= {"rank": rank.value, "rank_low": rank.low, "rank_high": rank.high}
-        front, share = scores.pareto.get((row.label, row.seed), (None, np.nan))
+        front, share = scores.pareto.get((each.row.label, each.row.seed), (None, np.nan))
         record |= {"pareto": front, "pareto_share": share}
         record["reason"] = f"lacks {', '.join(each.lacks)}" if each.lacks else ""
         records.append(record)
@@ -46,7 +51,7 @@ def score_table(scores: Scores) -> pd.DataFrame:
 
 
 def metric_score_table(scores: Scores) -> pd.DataFrame:
-    """Return every row's anchored score by metric, not cut to [0, 1]; in long form."""
+    """Return the anchored score of every row and metric, not clipped to [0, 1], in long form."""
     axes = {a.metric["name"]: a.axis for a in scores.scored}
     records = [
         {"label": each.row.label, "seed": each.row.seed, "axis": axes[name], "metric": name}
@@ -59,15 +64,15 @@ def metric_score_table(scores: Scores) -> pd.DataFrame:
 
 
 def anchor_table(scores: Scores) -> pd.DataFrame:
-    """Return the anchors of every metric that has some, and why those left out are left out."""
+    """Return the anchors of every metric that declares some, and why metrics are left out."""
     records = [
         {
             "axis": a.axis,
             "metric": a.metric["name"],
             "zero": a.names[0],
-            "zero_value": _value(a.zero),
+            "zero_value": np.nan if a.zero is None else a.zero.value,
             "one": a.names[1],
-            "one_value": _value(a.one),
+            "one_value": np.nan if a.one is None else a.one.value,
             "standard_errors_apart": a.gap,
             "scored": not a.reason,
             "reason": a.reason,
@@ -78,29 +83,33 @@ def anchor_table(scores: Scores) -> pd.DataFrame:
 
 
 def score_frame(scores: Scores) -> pd.DataFrame:
-    """Return the scores as texts for people; empty where nothing is scored."""
+    """Return the scores as texts; empty if no metric is scored."""
     if not scores.scored:
         return pd.DataFrame()
-    data: dict[str, list[str]] = {"Method": [each.row.marked for each in scores.rows]}
-    for head, position in (("Site removal", 0), ("Biology kept", 1), ("Harmonic mean", 2)):
-        data[head] = [_text(_axes(each)[position][1]) for each in scores.rows]
-    data["Rank"] = [_rank_text(scores.ranks.get(each.row.label)) for each in scores.rows]
-    found = [scores.pareto.get((e.row.label, e.row.seed)) for e in scores.rows]
-    data["Pareto front"] = [_front_text(f) for f in found]
-    return pd.DataFrame(data)
+    records = []
+    for each in scores.rows:
+        values = [
+            NONE if s is None else measured(s.value, *s.interval, SCORE_DIGITS)
+            for s in each.samples.values()
+        ]
+        found = scores.pareto.get((each.row.label, each.row.seed))
+        records.append([each.row.marked, *values, rank_text(scores.ranks.get(each.row.label)),
+                        _front_text(found)])  # fmt: skip
+    heads = ["Method", "Site removal", "Biology kept", "Harmonic mean", "Rank", "Pareto front"]
+    return pd.DataFrame(records, columns=heads)
 
 
 def score_note(scores: Scores) -> str:
-    """Return the sentences that say what the scores are made of."""
+    """Return the sentences that say how the scores are computed."""
     if not scores.scored:
         why = "; ".join(f"{a.metric['label']}: {a.reason}" for a in scores.anchors)
         return f"No metric is scored ({why or 'none of these metrics has anchors'})."
     parts = [_axis_text(axis, scores.scored) for axis in (SITE, BIOLOGY)]
     weights = " : ".join(f"{w:g}" for w in scores.weights)
     text = (
-        f"{' '.join(parts)} A score is the mean of its metrics, each cut to 0 to 1; the harmonic "
-        f"mean weighs the two axes {weights}. Ranks are of the methods, by the harmonic mean; the "
-        "front leaves out what sees the truth."
+        f"{' '.join(parts)} A score is the mean of its metrics, each clipped to 0 to 1; the "
+        f"harmonic mean weighs the two axes {weights}. Only methods are ranked, by the harmonic "
+        "mean; the Pareto front leaves out rows that see the truth."
     )
     left_out = [f"{a.metric['label']} ({a.reason})" for a in scores.anchors if a.reason]
     return f"{text} Left out: {'; '.join(left_out)}." if left_out else text
@@ -116,7 +125,7 @@ def write_score_tables(results: Results, scores: Scores, folder: Path) -> None:
     scores : Scores
         Its scores.
     folder : Path
-        The run's ``tables``; each is written as CSV, Markdown and LaTeX.
+        The folder ``tables`` of the report; each table is written as CSV, Markdown and LaTeX.
     """
     frame, note = score_frame(scores), score_note(scores)
     write_table(folder, "scores", score_table(scores), [("Scores", frame)], [note])
@@ -125,39 +134,14 @@ def write_score_tables(results: Results, scores: Scores, folder: Path) -> None:
         ("anchors", anchor_table(scores)),
         ("comparisons", comparison_table(results)),
     ):
-        texts = [(f"Scores: {name}", _joined(table).map(_plain))]
+        texts = [(f"Scores: {name}", joined(table).map(three_digits))]
         write_table(folder, f"scores_{name}", table, texts, [])
 
 
-def _axes(each: RowScores) -> list[tuple[str, Sample | None]]:
-    axes = [(axis, each.axes.get(axis)) for axis in (SITE, BIOLOGY)]
-    return [*axes, ("overall", each.overall)]
-
-
 def _numbers(name: str, sample: Sample | None) -> dict[str, float]:
-    if sample is None:
-        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
-    low, high = sample.interval
-    return {name: sample.value, f"{name}_low": low, f"{name}_high": high}
-
-
-def _value(sample: Sample | None) -> float:
-    return float("nan") if sample is None else sample.value
-
-
-def _text(sample: Sample | None) -> str:
-    if sample is None:
-        return NONE
-    low, high = (number(end, DIGITS) for end in sample.interval)
-    text = number(sample.value, DIGITS)
-    return text if low == NONE else f"{text} [{low}, {high}]"
-
-
-def _rank_text(rank: Rank | None) -> str:
-    if rank is None or not np.isfinite(rank.value):
-        return NONE
-    ends = f" [{rank.low:g}, {rank.high:g}]" if np.isfinite(rank.low) else ""
-    return f"{rank.value:g}{ends}"
+    low, high = (np.nan, np.nan) if sample is None else sample.interval
+    value = np.nan if sample is None else sample.value
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def _front_text(found: tuple[bool, float] | None) -> str:
@@ -180,22 +164,3 @@ def _axis_text(axis: str, scored: Sequence[Anchors]) -> str:
 
 def _anchor_text(name: str) -> str:
     return f"floor '{name.partition(':')[2]}'" if ":" in name else name
-
-
-def _joined(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with each interval in one column; such as ``score_low`` and ``score_high``."""
-    shown = table.copy()
-    for low in [c for c in table if c.endswith("low")]:
-        high = low.removesuffix("low") + "high"
-        ends = zip(table[low], table[high], strict=True)
-        shown[low] = [
-            f"[{_plain(a)}, {_plain(b)}]" if np.isfinite([a, b]).all() else "" for a, b in ends
-        ]
-        shown = shown.drop(columns=high).rename(columns={low: "interval"})
-    return shown
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}" if np.isfinite(value) else NONE
-    return str(value)

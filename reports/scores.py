@@ -1,13 +1,12 @@
-"""The two-axis scores of a run, from the values and replicates that its metrics kept.
+"""The two-axis scores of a run, from the values and replicates that its metrics stored.
 
-Which metrics are scored, and between which anchors, their declarations say; a metric whose anchors
-these data do not tell apart is left out, for all methods alike.
+The declarations of the metrics say which are scored, and between which anchors. A metric whose
+anchors these data do not tell apart is left out for all methods.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,7 +30,7 @@ from reports.results import Results, Row
 
 SITE, BIOLOGY = "site removal", "biology kept"
 WEIGHTS = (1.0, 1.0)
-"""Of site removal and of biology kept in the harmonic mean."""
+"""Weights of site removal and of biology kept in the harmonic mean."""
 
 FLOOR = "floor:"
 Z = 1.959964
@@ -39,18 +38,9 @@ Z = 1.959964
 
 @dataclass(frozen=True)
 class Anchors:
-    """A metric with its two anchors on these data.
+    """The declaration of a metric with names and values of its anchors at 0 and at 1.
 
-    Attributes
-    ----------
-    metric : dict
-        Its declaration.
-    names : tuple of str
-        Of the anchors at 0 and at 1.
-    zero, one : Sample or None
-        What the anchors scored.
-    reason : str
-        Why the metric is left out, empty where it is scored.
+    `reason` says why the metric is left out; it is empty if the metric is scored.
     """
 
     metric: dict[str, Any]
@@ -66,7 +56,7 @@ class Anchors:
 
     @property
     def gap(self) -> float:
-        """Standard errors between the anchors; NaN where one is missing."""
+        """Standard errors between the anchors; NaN if one is missing."""
         if self.zero is None or self.one is None:
             return float("nan")
         return gap_in_errors(self.zero, self.one)
@@ -79,15 +69,15 @@ class RowScores:
     Attributes
     ----------
     row : Row
-        Method or control, at one seed.
+        Method or control at one seed.
     metrics : dict of str to Sample
-        Anchored scores by metric, not cut to [0, 1].
+        Anchored scores by metric, not clipped to [0, 1].
     axes : dict of str to Sample
-        By axis, where the row has all of the axis's metrics.
+        Scores by axis, in [0, 1], for axes of which the row has all metrics.
     overall : Sample or None
-        The harmonic mean, where it has both axes.
+        The harmonic mean, if the row has both axes.
     lacks : list of str
-        Labels of scored metrics that it has no value of.
+        Labels of scored metrics for which the row has no value.
     """
 
     row: Row
@@ -96,19 +86,17 @@ class RowScores:
     overall: Sample | None
     lacks: list[str]
 
+    @property
+    def samples(self) -> dict[str, Sample | None]:
+        """Site removal, biology kept and ``"overall"``; None for what the row lacks."""
+        return {axis: self.axes.get(axis) for axis in (SITE, BIOLOGY)} | {"overall": self.overall}
+
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of a run.
+    """All scores of a run: anchors by metric, rows in the order of the tables.
 
-    Attributes
-    ----------
-    anchors : list of Anchors
-        Of every metric that declares some.
-    rows : list of RowScores
-        In the order of the tables.
-    weights : tuple of float
-        Of site removal and biology kept in `RowScores.overall`.
+    `weights` are those of site removal and biology kept in the harmonic mean.
     """
 
     anchors: list[Anchors]
@@ -121,20 +109,31 @@ class Scores:
         return [a for a in self.anchors if not a.reason]
 
     @cached_property
+    def methods(self) -> dict[str, list[RowScores]]:
+        """The rows of each method, one for each seed, by label; without the controls."""
+        labels = dict.fromkeys(r.row.label for r in self.rows if not r.row.control)
+        return {label: [r for r in self.rows if r.row.label == label] for label in labels}
+
+    @cached_property
     def ranks(self) -> dict[str, Rank]:
-        """Rank of every method by the overall score, its seeds averaged; controls have none."""
-        found: dict[str, list[Sample]] = {}
-        for each in self.rows:
-            if not each.row.control and each.overall is not None:
-                found.setdefault(each.row.label, []).append(each.overall)
-        ranks = rank_intervals([_over_method_seeds(samples) for samples in found.values()])
-        return dict(zip(found, ranks, strict=True))
+        """Rank of every method by the overall score, averaged over seeds."""
+        known = {
+            label: [r.overall for r in rows if r.overall is not None]
+            for label, rows in self.methods.items()
+        }
+        known = {label: samples for label, samples in known.items() if samples}
+        ranks = rank_intervals([_over_method_seeds(samples) for samples in known.values()])
+        return dict(zip(known, ranks, strict=True))
+
+    def on_front(self, row: Row) -> bool:
+        """Return whether a row is on the Pareto front."""
+        return self.pareto.get((row.label, row.seed), (False, 0.0))[0]
 
     @cached_property
     def pareto(self) -> dict[tuple[str, int], tuple[bool, float]]:
         """Whether a row is on the Pareto front of both axes, and in which share of replicates.
 
-        Rows that see the truth neither stand on the front nor push others off it.
+        Rows that see the truth are not on the front and do not exclude others from it.
         """
         rows = [r for r in self.rows if not r.row.sees_truth and len(r.axes) == 2]
         if not rows:
@@ -150,30 +149,21 @@ class Scores:
         }
 
 
-def score_run(results: Results, weights: tuple[float, float] = WEIGHTS) -> Scores:
-    """Score every row of a run.
-
-    Parameters
-    ----------
-    results : Results
-        The run.
-    weights : tuple of float
-        Of site removal and biology kept in the harmonic mean.
-    """
+def score_run(results: Results) -> Scores:
+    """Score every row of a run."""
     anchors = [a for a in (_anchors(results, m) for m in results.metrics) if a is not None]
     used = [a for a in anchors if not a.reason]
-    return Scores(anchors, [_row_scores(results, row, used, weights) for row in results.rows],
-                  weights)  # fmt: skip
+    return Scores(anchors, [_row_scores(results, row, used) for row in results.rows], WEIGHTS)
 
 
 def sample(results: Results, row: Row, metric: str) -> Sample | None:
-    """Return a metric's value and replicates, folds averaged; None where there is no value.
+    """Return a metric's value and replicates, averaged over folds; None if there is no value.
 
-    Where a metric has an interval but no replicates (distances between sets of images), normal
-    ones with its standard error stand in for them, independent of all others.
+    For a metric with an interval but without replicates (distances between sets of images),
+    normal replicates with its standard error are drawn, independent of all others.
     """
-    marks = [m for m in results.marks(row, metric) if m.get("status") == "ok"]
-    if not marks or len(marks) != len(results.marks(row, metric)):
+    marks = results.marks(row, metric)
+    if not marks or any(mark.get("status") != "ok" for mark in marks):
         return None
     value = float(np.mean([m["overall"]["value"] for m in marks]))
     held = [a["replicates"] for a in results.arrays(row, metric) if "replicates" in a]
@@ -188,21 +178,21 @@ def sample(results: Results, row: Row, metric: str) -> Sample | None:
 
 
 def _anchors(results: Results, metric: dict[str, Any]) -> Anchors | None:
-    """Return the metric's anchors on these data, None for a metric that is never scored."""
+    """Return the metric's anchors on these data, None for a metric that declares none."""
     if not metric.get("anchors"):
         return None
     names = metric["anchors"]
     if not results.config["dataset"].get("has_truth"):
-        # Old folders know no other anchors.
+        # Old folders declare no other anchors.
         names = metric.get("real_anchors") or names
     first, second = (str(n) for n in names)
     zero, one = (_anchor(results, n, metric["name"]) for n in (first, second))
     found = Anchors(metric, (first, second), zero, one, "")
-    return Anchors(metric, (first, second), zero, one, _reason(found))
+    return replace(found, reason=_reason(found))
 
 
 def _anchor(results: Results, name: str, metric: str) -> Sample | None:
-    """Return what a control, shown or not, scored, or a floor, which has no uncertainty here."""
+    """Return the value of a control, shown or not, or of a floor, which has no uncertainty."""
     floor = name.startswith(FLOOR)
     label = "identity" if floor else name
     seeds = [c["seed"] for c in results.cells if c["label"] == label and metric in c["scores"]]
@@ -230,33 +220,28 @@ def _reason(anchors: Anchors) -> str:
     return ""
 
 
-def _row_scores(
-    results: Results, row: Row, used: list[Anchors], weights: tuple[float, float]
-) -> RowScores:
+def _row_scores(results: Results, row: Row, used: list[Anchors]) -> RowScores:
     metrics, lacks = {}, []
-    by_axis: dict[str, list[Sample | None]] = {}
     for each in used:
         assert each.zero is not None and each.one is not None
         held = sample(results, row, each.metric["name"])
-        score = None if held is None else anchored(held, each.zero, each.one)
-        by_axis.setdefault(each.axis, []).append(score)
-        if score is None:
-            lacks.append(str(each.metric["label"]))
+        if held is None:
+            lacks.append(each)
         else:
-            metrics[each.metric["name"]] = score
-    axes = _axes(by_axis)
-    both = harmonic_mean(axes[SITE], axes[BIOLOGY], weights) if len(axes) == 2 else None
-    return RowScores(row, metrics, axes, both, lacks)
-
-
-def _axes(by_axis: Mapping[str, list[Sample | None]]) -> dict[str, Sample]:
-    """Return the axes of which no score is missing: a mean over fewer is no fair mean."""
-    whole = {axis: [s for s in scores if s is not None] for axis, scores in by_axis.items()}
-    return {a: axis_score(s) for a, s in whole.items() if len(s) == len(by_axis[a])}
+            metrics[each.metric["name"]] = anchored(held, each.zero, each.one)
+    # An axis with a missing metric has no score: a mean over fewer metrics is not comparable.
+    whole = {each.axis for each in used} - {each.axis for each in lacks}
+    axes = {
+        axis: axis_score([metrics[a.metric["name"]] for a in used if a.axis == axis])
+        for axis in (SITE, BIOLOGY)
+        if axis in whole
+    }
+    both = harmonic_mean(axes[SITE], axes[BIOLOGY], WEIGHTS) if len(axes) == 2 else None
+    return RowScores(row, metrics, axes, both, [str(each.metric["label"]) for each in lacks])
 
 
 def _over_method_seeds(samples: list[Sample]) -> Sample:
-    """Average a method over its seeds, which are resampled with the subjects."""
+    """Average a method over its seeds, which are resampled together with the subjects."""
     weights = seed_weights(len(samples), REPLICATES, rng_from("method seeds", len(samples)))
     replicates = np.stack([s.replicates for s in samples], axis=1)
     return Sample(float(np.mean([s.value for s in samples])), over_seeds(replicates, weights))

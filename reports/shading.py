@@ -1,9 +1,9 @@
-"""How deep a cell of the results table is shaded: by how many methods are clearly better.
+"""Shades of the cells of the results table: by how many methods are clearly better.
 
-A shade on the scale of the values says little as soon as one extreme control stretches the scale:
-all methods then look alike. A shade by rank tells apart what chance made differ. Here a cell is the
-paler, the more methods lie wholly on the better side of its interval, so that neither an extreme
-value nor noise decides.
+Shades on the scale of the values say little if one extreme control stretches the scale, because
+all methods then look alike. Shades by rank show differences that are due to chance. Here a cell is
+paler the more methods lie wholly on the better side of its interval, so that neither an extreme
+value nor noise matters.
 """
 
 from __future__ import annotations
@@ -12,11 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reports.results import Row, Score
-
-Spans = NDArray[np.float64]
 
 
 def shades(scores: Sequence[Score], rows: Sequence[Row], metric: dict[str, Any]) -> list[float]:
@@ -25,38 +22,34 @@ def shades(scores: Sequence[Score], rows: Sequence[Row], metric: dict[str, Any])
     Parameters
     ----------
     scores : sequence of Score
-        One a row.
+        One for each row.
     rows : sequence of Row
-        The rows; where there are methods, they alone are counted, since a control that sees the
+        The rows. If there are methods, only they are counted, because a control that sees the
         truth or returns noise would make all methods look alike.
     metric : dict
-        Its declaration: ``direction`` and ``goal``.
+        Declaration of the metric: ``direction`` and ``goal``.
 
     Returns
     -------
     list of float
-        1 where no method is clearly better, down to 0 where all are: the share of the methods that
-        are *not* clearly better. One interval is clearly better than another where the two do not
-        touch, which is stricter than a paired test. NaN for cells without a value, and for a
-        column in which nobody is told from anybody.
+        The share of the methods that are *not* clearly better, from 0 to 1. One interval is
+        clearly better than another if they do not touch, which is stricter than a paired test.
+        NaN for cells without a value, and for a column in which no method is clearly better.
     """
     spans = np.array([_span(score, metric) for score in scores]).reshape(-1, 2)
     methods = np.array([not row.control for row in rows])
     judges = spans[methods] if methods.any() else spans
     judges = judges[np.isfinite(judges).all(axis=1)]
-    if not len(judges):
-        return [float("nan")] * len(scores)
-    # Distances: the worst end of the better one lies below the best end of the other.
+    # Spans are distances from the best: the worst end of the better one lies below the other.
     beaten = (judges[None, :, 1] < spans[:, None, 0]).sum(axis=1)
     known = np.isfinite(spans).all(axis=1)
     if not beaten[known].any():
         return [float("nan")] * len(scores)
-    found = 1 - beaten / len(judges)
-    return [float(s) if k else float("nan") for s, k in zip(found, known, strict=True)]
+    return np.where(known, 1 - beaten / len(judges), np.nan).tolist()
 
 
 def merit(score: Score, metric: dict[str, Any]) -> float:
-    """Return how far a value is from the best there can be, for sorting: less is better."""
+    """Return the distance of a value from the best possible, for sorting: less is better."""
     if not score.ok:
         return float("nan")
     if metric["direction"] == "target":

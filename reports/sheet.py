@@ -1,10 +1,9 @@
-"""What the pages say beside numbers: the data sheet, problems, provenance."""
+"""The data sheet, the list of missing values, and the provenance of the pages."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -19,26 +18,35 @@ from reports.tables import NONE
 PARTS = ("fit", "probe", "test", "A", "B")
 
 
-@dataclass(frozen=True)
-class Sheet:
+class Ages(NamedTuple):
+    """The quartiles of a site's ages, in years."""
+
+    youngest: float
+    lower: float
+    median: float
+    upper: float
+    oldest: float
+
+
+class Sheet(NamedTuple):
     """The data sheet.
 
     Attributes
     ----------
     summary, license, doi : str
-        As the data set declares them.
+        From the declaration of the data set.
     facts : list of (str, str)
-        Of the whole cohort.
+        Facts on the whole cohort.
     sites : DataFrame
-        One row a site, as texts.
+        One row for each site, as texts.
     ages : list of Ages or None
-        Of every site, drawn between `age_ends`; None where no age is known.
+        The ages of every site; None if no age is known.
     age_ends : tuple of float
-        The youngest and the oldest of all, rounded outwards to tens.
+        Ends of the scale of ages, in multiples of ten years.
     confounding : list of (str, str, str)
-        What goes together with site: its name, its number, and what that means.
+        What is confounded with site: its name, its number, and its meaning.
     notes, read, set_aside : list of str
-        Reservations about data and split, what was read, and what was set aside and why.
+        Warnings on data and split, what was read, and what was set aside and why.
     """
 
     summary: str
@@ -54,18 +62,8 @@ class Sheet:
     set_aside: list[str]
 
 
-class Ages(NamedTuple):
-    """The quartiles of a site's ages, in years."""
-
-    youngest: float
-    lower: float
-    median: float
-    upper: float
-    oldest: float
-
-
 def data_sheet(results: Results) -> Sheet:
-    """Describe the cohort: numbers, ages and sexes by site, and how it was split."""
+    """Return the numbers, ages and sexes of the cohort by site, and the split."""
     info = results.config["dataset"]
     table = results.participants
     scans = table.drop_duplicates(["participant_id", "site", "session_id"])
@@ -81,7 +79,7 @@ def data_sheet(results: Results) -> Sheet:
         ("Age", _ages(subjects["age"])),
         ("Female", _female(subjects["sex"])),
         ("Scanned at several sites", str(len(at_sites) - len(subjects))),
-        ("Images by part", _part_counts(table["part"])),
+        ("Images by part", ", ".join(f"{part} {n}" for part, n in _by_part(table).items() if n)),
     ]
     return Sheet(
         summary=info.get("summary", ""),
@@ -108,9 +106,9 @@ def _site_rows(results: Results, at_sites: pd.DataFrame) -> pd.DataFrame:
             "Age, years": _ages(mine["age"]),
             "Female": _female(mine["sex"]),
         }
-        counts = images["part"].value_counts()
-        held = [part for part in PARTS if part in set(results.parts)]
-        rows.append(row | {f"Images in {part}": str(counts.get(part, 0)) for part in held})
+        held = _by_part(results.participants)
+        counts = {part: n for part, n in _by_part(images).items() if held[part]}
+        rows.append(row | {f"Images in {part}": str(n) for part, n in counts.items()})
     return pd.DataFrame(rows)
 
 
@@ -128,9 +126,8 @@ def _female(sexes: pd.Series) -> str:
     return f"{(known == 'F').mean():.0%}" if len(known) else "unknown"
 
 
-def _part_counts(parts: pd.Series) -> str:
-    counts = parts.value_counts()
-    return ", ".join(f"{part} {counts[part]}" for part in PARTS if part in counts)
+def _by_part(table: pd.DataFrame) -> pd.Series:
+    return table["part"].value_counts().reindex(PARTS, fill_value=0)
 
 
 def _quartiles(ages: pd.Series) -> Ages | None:
@@ -139,10 +136,9 @@ def _quartiles(ages: pd.Series) -> Ages | None:
 
 
 def _ends(ages: pd.Series) -> tuple[float, float]:
-    known = ages.dropna()
-    if known.empty:
+    if ages.isna().all():
         return 0.0, 1.0
-    return float(np.floor(known.min() / 10) * 10), float(np.ceil(known.max() / 10 + 1e-9) * 10)
+    return float(np.floor(ages.min() / 10) * 10), float(np.ceil(ages.max() / 10 + 1e-9) * 10)
 
 
 def _confounding(found: Confounding) -> tuple[str, str, str]:
@@ -155,11 +151,10 @@ def _confounding(found: Confounding) -> tuple[str, str, str]:
 
 
 def problems(results: Results) -> pd.DataFrame | None:
-    """Return what was skipped or failed, with reasons, joined where many rows share one."""
+    """Return the skipped and failed values with reasons, rows with the same reason joined."""
     bad: dict[tuple[str, str], dict[str, list[str]]] = {}
     for metric in results.metrics:
-        for row in results.rows:
-            score = results.score(row, metric["name"])
+        for row, score in zip(results.rows, results.column(metric), strict=True):
             if score.status in ("skipped", "failed"):
                 rows = bad.setdefault((score.status, score.reason), {})
                 rows.setdefault(metric["label"], []).append(row.title)
@@ -169,35 +164,31 @@ def problems(results: Results) -> pd.DataFrame | None:
         for metric_label, titles in by_metric.items():
             everyone = len(titles) == len(results.rows)
             joined.setdefault("all" if everyone else ", ".join(titles), []).append(metric_label)
-        records += [
-            {
-                "Status": status,
-                "Methods": who,
-                "Metrics": ", ".join(labels),
-                "Reason": "as above" if i else reason or "no reason was given",
-            }
-            for i, (who, labels) in enumerate(joined.items())
-        ]
-    return pd.DataFrame(records) if records else None
+        said = reason or "no reason was given"
+        for who, labels in joined.items():
+            records.append([status, who, ", ".join(labels), said])
+            said = "as above"
+    columns = ["Status", "Methods", "Metrics", "Reason"]
+    return pd.DataFrame(records, columns=columns) if records else None
 
 
 # -- provenance ---------------------------------------------------------------------------------
 
 
 def provenance(results: Results) -> list[tuple[str, str]]:
-    """Return what the numbers depend on: versions, fingerprint, seeds."""
+    """Return what the numbers depend on: versions, fingerprint of the data, seeds."""
     identity = {
-        f"{name.replace('_', ' ').capitalize()}": str(value)
+        name.replace("_", " ").capitalize(): str(value)
         for name, value in results.config["identity"].items()
     }
     versions = results.environment.get("versions", {})
     system = " ".join(str(results.environment.get(k, "")) for k in ("system", "processor"))
-    merged = [("Merged from", ", ".join(results.sources))] if results.sources else []
+    merged = [("Merged from", ", ".join(results.sources))] * bool(results.sources)
     return [*merged, *identity.items(), *versions.items(), ("System", system.strip() or NONE)]
 
 
 def command(results: Results) -> str:
-    """Return the settings as the command line that asks for them; a shell may be given it."""
+    """Return a command line with the settings of the run, quoted for a shell."""
     run, identity = results.config["run"], results.config["identity"]
     path = run["data"]["params"].get("path")
     parts = ["harmbench run"]
@@ -222,7 +213,7 @@ def _flag(name: str, *values: Any) -> str:
 
 
 def settings(results: Results) -> str:
-    """Return ``config.json`` as text, without the folders of the machine it ran on."""
+    """Return ``config.json`` as text, without the folders of the machine."""
     return json.dumps(_without_folders(results.config), indent=2, sort_keys=True)
 
 
@@ -241,11 +232,11 @@ def _base(text: str) -> str:
 
 
 def lead(results: Results) -> str:
-    """Return one sentence: what was run on what."""
+    """Return one sentence on methods, data and size of the run."""
     contenders = list(dict.fromkeys(row.label for row in results.rows if not row.control))
     controls = list(dict.fromkeys(row.label for row in results.rows if row.control))
     parts = [_count(contenders, "method"), _count(controls, "control")]
-    tested = len(np.unique(results.participants["participant_id"].to_numpy()[results.tested]))
+    tested = results.participants["participant_id"].iloc[results.tested].nunique()
     return (
         f"{' and '.join(p for p in parts if p)} on {results.config['dataset']['label']}: "
         f"{len(results.sites)} sites, {tested} test subjects, "

@@ -1,69 +1,54 @@
-"""Images to step through: a few test subjects a site, every method beside the truth.
+"""Images to step through: a few test subjects of each site, all methods beside the truth.
 
-A subject is up to three strips of pictures, one column a method: the images, what each method
-changed, and what is left to the truth. A strip is one PNG of 8 bits, at one pixel a pixel; the page
-enlarges it. Colors are those of `reports.pictures`.
+A subject has up to three strips of pictures with a column for each method: the images, what each
+method changed, and the error to the truth. A strip is one 8-bit PNG in the resolution of the
+images, which the page enlarges. The colors are those of `reports.pictures`.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from reports import pictures
-from reports.pictures import MAX_SITES, Stack, plane
+from reports.pictures import (
+    MAX_SITES,
+    Stack,
+    color_limit,
+    plane,
+    raw_images,
+    true_images,
+    without_identity,
+)
 from reports.results import Results
 
 PER_SITE = 3
 BUDGET = 3_000_000
-"""Pixels of all strips together; what is over it costs subjects first, then resolution."""
+"""Most pixels of all strips; with more, fewer subjects are shown, then the resolution is lower."""
 LARGEST = 128
 """Longest side of a picture in a strip."""
 GRAYS, COLORS = 128, 63
-"""Levels of gray and of color: more are not seen, and noise in the last bits does not compress."""
+"""Levels of gray and of color: noise in the last bits would only enlarge the file."""
 GAP = 2
+NO_PICTURE = np.full((1, 1), np.nan)
 
 
-@dataclass(frozen=True)
-class Subject:
-    """One subject as strips.
-
-    Attributes
-    ----------
-    text : str
-        Site, age, sex and name.
-    strips : list of str
-        PNG files in base64, one a row of the stepper.
-    """
+class Subject(NamedTuple):
+    """A subject: site, age, sex and name, and a PNG in base64 for each row of the stepper."""
 
     text: str
     strips: list[str]
 
 
-@dataclass(frozen=True)
-class Stepper:
-    """All that the page steps through.
+class Stepper(NamedTuple):
+    """The strips of all subjects, ordered by site, the reference site first.
 
-    Attributes
-    ----------
-    columns : list of str
-        Heads of the pictures of a strip.
-    rows : list of str
-        Heads of the strips.
-    subjects : list of Subject
-        By site, the reference site first.
-    high, limit : float
-        White in the images, and the largest difference shown in color.
-    colors : list of str
-        Colors of the scale of differences, from the lowest to the highest.
+    `columns` and `rows` are the heads of the pictures and strips, `high` is white in the images,
+    `limit` the largest difference shown in color, and `colors` the scale of differences.
     """
 
     columns: list[str]
@@ -74,57 +59,45 @@ class Stepper:
     colors: list[str]
 
 
-@dataclass(frozen=True)
-class _Stacks:
-    """Images by column, then by row of the cohort."""
-
-    before: Stack
-    methods: Mapping[str, Stack]
-    truth: Stack
-
-    def images(self, i: int) -> list[NDArray | None]:
-        """Return one subject's pictures in column order, None for those that are missing."""
-        truth = [_plane(self.truth, i)] if self.truth else []
-        return [_plane(self.before, i), *(_plane(s, i) for s in self.methods.values()), *truth]
-
-
 def stepper(results: Results) -> Stepper | None:
-    """Return the strips, None where there are no images or none may be shown."""
+    """Return the strips, None if there are no images or they may not be shown."""
     if not results.images_allowed or results.config.get("space") == "table":
         return None
-    stacks = _stacks(results)
-    if stacks is None:
+    methods = without_identity(results)
+    if not methods:
         return None
-    first = plane(next(iter(stacks.before.values())))
-    rows = ["Image", "Change"] + ["Error"] * bool(stacks.truth)
-    count = 1 + len(stacks.methods) + bool(stacks.truth)
-    step = -(-max(first.shape) // LARGEST)
-    pixels = count * len(rows) * (first.shape[0] // step) * (first.shape[1] // step)
+    raw, truth = raw_images(results), true_images(results)
+    stacks: dict[str, Stack] = {"before": raw} | methods | ({"truth": truth} if truth else {})
+    shape = plane(next(iter(raw.values()))).shape
+    rows = ["Image", "Change"] + ["Error"] * bool(truth)
+    step = -(-max(shape) // LARGEST)
+    pixels = len(stacks) * len(rows) * (shape[0] // step) * (shape[1] // step)
     chosen = choose(results, max(1, BUDGET // pixels))
-    shown = {i: [_small(image, step) for image in stacks.images(i)] for i in chosen}
+    shown = {i: [_small(stack, i, step) for stack in stacks.values()] for i in chosen}
     high = float(np.percentile([np.nanpercentile(s[0], 99.5) for s in shown.values()], 90))
-    maps = {i: _maps(images, bool(stacks.truth)) for i, images in shown.items()}
-    limit = _limit([m for strips in maps.values() for strip in strips for m in strip])
-    subjects = [
-        Subject(
-            _text(results, i),
-            [_gray(shown[i], high or 1.0), *(_colored(strip, limit) for strip in maps[i])],
-        )
-        for i in chosen
-    ]
-    columns = ["before", *stacks.methods, *(["truth"] if stacks.truth else [])]
-    return Stepper(columns, rows, subjects, high, limit, _scale(11))
+    maps = {i: _maps(images, bool(truth)) for i, images in shown.items()}
+    limit = color_limit([m for strips in maps.values() for strip in strips for m in strip])
+    grays = [[round(255 * k / (GRAYS - 1))] * 3 for k in range(GRAYS)]
+    subjects = []
+    for i in chosen:
+        strips = [_png([np.clip(image / (high or 1.0), 0, 1) for image in shown[i]], grays)]
+        for strip in maps[i]:
+            scaled = [np.clip(m / limit, -1, 1) / 2 + 0.5 for m in strip]
+            strips.append(_png(scaled, _colors(COLORS)))
+        subjects.append(Subject(_text(results, i), strips))
+    scale = ["#{:02x}{:02x}{:02x}".format(*color) for color in _colors(11)]
+    return Stepper([*stacks], rows, subjects, high, limit, scale)
 
 
 def choose(results: Results, most: int) -> list[int]:
-    """Return rows of the cohort: at most three test subjects a site, spread over its ages.
+    """Return rows of the cohort: at most three test subjects of each site, spread over its ages.
 
     Parameters
     ----------
     results : Results
         The run.
     most : int
-        Of all sites together; each site shown has at least one.
+        Most subjects of all sites together; each site has at least one.
     """
     table = results.participants.iloc[results.tested].drop_duplicates("participant_id")
     sites = [s for s in results.sites if (table["site"] == s).any()][:MAX_SITES]
@@ -137,75 +110,40 @@ def choose(results: Results, most: int) -> list[int]:
     return chosen
 
 
-def _stacks(results: Results) -> _Stacks | None:
-    found = {
-        row.marked: stack
-        for row in results.first_seeds
-        if row.label != "identity" and (stack := results.images(row))
-    }
-    if not found:
-        return None
-    return _Stacks(pictures.raw_images(results), found, pictures.true_images(results))
-
-
-def _plane(stack: Stack, i: int) -> NDArray | None:
-    return plane(stack[i]) if i in stack else None
-
-
-def _small(image: NDArray | None, step: int) -> NDArray:
-    """Return an image the way radiologists hold it, averaged over blocks of `step` pixels."""
-    if image is None:
-        return np.full((1, 1), np.nan)
+def _small(stack: Stack, i: int, step: int) -> NDArray:
+    """Return an image in radiological orientation, averaged over blocks of `step` pixels."""
+    if i not in stack:
+        return NO_PICTURE
+    image = plane(stack[i])
     n, m = (size // step for size in image.shape)
     blocks = image[: n * step, : m * step].reshape(n, step, m, step)
     return blocks.mean(axis=(1, 3)).T[::-1]
 
 
 def _maps(images: list[NDArray], truth: bool) -> list[list[NDArray]]:
-    """Return the differences from before and, where there is a truth, from it, by column."""
-    none = np.full((1, 1), np.nan)
+    """Return the differences to the images before and, if there is a truth, to it."""
     before, *methods = images[:-1] if truth else images
-    changes = [none, *(_minus(image, before) for image in methods)]
+    changes = [NO_PICTURE, *(_minus(image, before) for image in methods)]
     if not truth:
         return [changes]
     errors = [_minus(image, images[-1]) for image in images[:-1]]
-    return [[*changes, none], [*errors, none]]
+    return [[*changes, NO_PICTURE], [*errors, NO_PICTURE]]
 
 
 def _minus(image: NDArray, base: NDArray) -> NDArray:
-    return image - base if image.shape == base.shape else np.full((1, 1), np.nan)
-
-
-def _limit(maps: list[NDArray]) -> float:
-    sizes = [np.percentile(np.abs(m), 99) for m in maps if np.isfinite(m).all()]
-    # The median of the methods: one that breaks images must not make all others look flawless.
-    return max(float(np.median(sizes)) * 1.5, 1e-6) if sizes else 1.0
+    return image - base if image.shape == base.shape else NO_PICTURE
 
 
 def _text(results: Results, i: int) -> str:
-    row: Mapping[str, Any] = results.participants.iloc[i].to_dict()
-    site = str(row["site"])
-    if site == results.reference_site:
-        site += " (reference)"
+    row = results.participants.iloc[i]
+    reference = " (reference)" if row["site"] == results.reference_site else ""
     age = "age unknown" if pd.isna(row["age"]) else f"{row['age']:.0f} years"
     sex = "sex unknown" if pd.isna(row["sex"]) else str(row["sex"])
-    return f"{site}: {age}, {sex}, {row['participant_id']}"
-
-
-# -- PNG ----------------------------------------------------------------------------------------
-
-
-def _gray(images: list[NDArray], high: float) -> str:
-    palette = [[round(255 * k / (GRAYS - 1))] * 3 for k in range(GRAYS)]
-    return _png([np.clip(image / high, 0, 1) for image in images], palette)
-
-
-def _colored(maps: list[NDArray], limit: float) -> str:
-    return _png([np.clip(m / limit, -1, 1) / 2 + 0.5 for m in maps], _colors(COLORS))
+    return f"{row['site']}{reference}: {age}, {sex}, {row['participant_id']}"
 
 
 def _png(pictures: list[NDArray], palette: list[list[int]]) -> str:
-    """Return pictures of [0, 1] side by side, transparent where there is none, as a PNG."""
+    """Return pictures of [0, 1] side by side as a PNG, transparent where one is missing."""
     from PIL import Image
 
     height, width = np.max([p.shape for p in pictures], axis=0)
@@ -222,14 +160,8 @@ def _png(pictures: list[NDArray], palette: list[list[int]]) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _scale(count: int) -> list[str]:
-    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in _colors(count)]
-
-
-@cache
 def _colors(count: int) -> list[list[int]]:
-    """Return red, green and blue of the colors of the maps, from the lowest to the highest."""
+    """Return red, green and blue of the colors of the differences, from the lowest on."""
     from matplotlib import colormaps
 
-    bytes_ = colormaps["RdBu_r"](np.linspace(0, 1, count), bytes=True)
-    return [[int(v) for v in color[:3]] for color in bytes_]
+    return colormaps["RdBu_r"](np.linspace(0, 1, count), bytes=True)[:, :3].tolist()

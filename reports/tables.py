@@ -1,22 +1,25 @@
-"""The tables of a report: what stands in each cell, and how it is written to files."""
+"""The tables of a report: the text of each cell, and how tables are written to files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from harmbench.files.atomic import write_atomic, write_text
 from harmbench.results.folder import SCORE_COLUMNS
+from harmbench.stats.scores import Rank
 from reports.latex import PREAMBLE, latex, latex_text
 from reports.results import Results, Row, Score
 from reports.shading import merit, shades
 
 NONE = "—"
+SCORE_DIGITS = 2
+"""Decimals of the scores on both axes."""
 ARROWS = {"lower": "↓", "higher": "↑", "target": "→"}
 DIRECTIONS = {
     "lower": "lower is better",
@@ -25,43 +28,30 @@ DIRECTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class TableCell:
+class TableCell(NamedTuple):
     """One cell of the results table.
 
-    Attributes
-    ----------
-    text : str
-        The value, or a dash.
-    interval : str
-        ``"[low, high]"``, empty where there is none.
-    notes : list of int
-        Numbers of the footnotes that belong to it.
-    status : str
-        ``"ok"``, ``"skipped"``, ``"failed"`` or ``"absent"``.
-    shade : float
-        The share of the methods that are not clearly better, see `reports.shading`; NaN for none.
-    merit : float
-        Sorts the column: the less, the better; NaN for no value.
+    `interval` is ``"[low, high]"`` or empty, `notes` the numbers of its footnotes, `status` that
+    of the score, `shade` a number from 0 to 1 (see `reports.shading`; NaN for none), and `merit`
+    the key for sorting the column, in which less is better.
     """
 
     text: str
     interval: str = ""
-    notes: list[int] = field(default_factory=list)
+    notes: Sequence[int] = ()
     status: str = "ok"
     shade: float = np.nan
     merit: float = np.nan
 
     @property
     def plain(self) -> str:
-        """All of it as one line of text."""
-        marks = "".join(f" [{number}]" for number in self.notes)
-        return " ".join(part for part in (self.text, self.interval) if part) + marks
+        """The whole cell as one line of text."""
+        return " ".join(filter(None, (self.text, self.interval))) + _marks(self.notes)
 
 
 @dataclass(frozen=True)
 class Column:
-    """One metric as a column: its declaration, its cells in row order, and what stands below."""
+    """One metric as a column: its declaration, its cells in row order, target and floors."""
 
     metric: dict[str, Any]
     cells: list[TableCell]
@@ -76,27 +66,25 @@ class Column:
 
     @property
     def all_notes(self) -> list[int]:
-        """Numbers of the footnotes of its head and of its cells, each once."""
+        """Numbers of the footnotes of its head and of its cells, without repetition."""
         return sorted({*self.notes, *(number for cell in self.cells for number in cell.notes)})
 
     @property
     def head(self) -> str:
         """Label with unit, direction and footnotes."""
         unit = f" ({self.metric['unit']})" if self.metric["unit"] else ""
-        marks = "".join(f" [{number}]" for number in self.notes)
-        return f"{self.metric['label']}{unit} {ARROWS[self.metric['direction']]}{marks}"
+        arrow = ARROWS[self.metric["direction"]]
+        return f"{self.metric['label']}{unit} {arrow}{_marks(self.notes)}"
 
 
-@dataclass(frozen=True)
-class Band:
+class Band(NamedTuple):
     """The columns of one axis."""
 
     axis: str
     columns: list[Column]
 
 
-@dataclass(frozen=True)
-class ResultsTable:
+class ResultsTable(NamedTuple):
     """Methods by metrics, in bands, with numbered footnotes."""
 
     rows: list[Row]
@@ -104,82 +92,70 @@ class ResultsTable:
     footnotes: list[str]
 
 
-class _Footnotes:
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def number(self, text: str) -> list[int]:
-        """Return the number of a footnote, once for each text; none for an empty one."""
-        if not text:
-            return []
-        if text not in self.texts:
-            self.texts.append(text)
-        return [self.texts.index(text) + 1]
+def _marks(notes: Sequence[int]) -> str:
+    return "".join(f" [{number}]" for number in notes)
 
 
-def results_table(results: Results, metrics: Sequence[dict[str, Any]] = ()) -> ResultsTable:
-    """Lay out methods by metrics.
-
-    Parameters
-    ----------
-    results : Results
-        The run.
-    metrics : sequence of dict
-        Which metrics; all where empty.
-    """
-    names = {m["name"] for m in metrics or results.metrics}
-    footnotes = _Footnotes()
-    bands = []
-    for axis, members in results.axes():
-        columns = [_column(results, m, footnotes) for m in members if m["name"] in names]
-        if columns:
-            bands.append(Band(axis, columns))
-    return ResultsTable(results.rows, bands, footnotes.texts)
+def results_table(results: Results) -> ResultsTable:
+    """Return the table of methods by metrics."""
+    footnotes: list[str] = []
+    bands = [
+        Band(axis, [_column(results, metric, footnotes) for metric in members])
+        for axis, members in results.axes()
+    ]
+    return ResultsTable(results.rows, bands, footnotes)
 
 
-def _column(results: Results, metric: dict[str, Any], footnotes: _Footnotes) -> Column:
-    scores = [results.score(row, metric["name"]) for row in results.rows]
-    target = results.target(metric["name"])
-    floors = results.floors(metric["name"])
+def _column(results: Results, metric: dict[str, Any], footnotes: list[str]) -> Column:
+    def note(text: str) -> list[int]:
+        if text and text not in footnotes:
+            footnotes.append(text)
+        return [footnotes.index(text) + 1] if text else []
+
+    scores = results.column(metric)
     digits = decimals([_size(s) for s in scores if s.ok])
     reasons = {s.reason for s in scores}
-    # What is said of every row alike is said once, at the head of the column.
+    # A reason that all rows share is given once, at the head of the column.
     shared = reasons.pop() if len(reasons) == 1 else ""
-    marks = footnotes.number(shared)
-    depths = shades(scores, results.rows, metric)
+    marks = note(shared)
     cells = [
-        _cell(s, depth, merit(s, metric), digits, [] if shared else footnotes.number(s.reason))
-        for s, depth in zip(scores, depths, strict=True)
+        _cell(s, digits, [] if shared else note(s.reason), depth, merit(s, metric))
+        for s, depth in zip(scores, shades(scores, results.rows, metric), strict=True)
     ]
-    lines = [f"{name}: {number(value, digits)}" for name, value in floors.items()]
-    return Column(metric, cells, _target_text(metric, target, digits), lines, marks)
+    floors = results.floors(metric["name"]).items()
+    lines = [f"{name}: {number(value, digits)}" for name, value in floors]
+    target = _target_text(metric, results.target(metric["name"]), digits)
+    return Column(metric, cells, target, lines, marks)
 
 
 def _target_text(metric: dict[str, Any], target: tuple[float, float], digits: int) -> str:
-    low, high = (number(t, digits) for t in target)
     if np.isfinite(target[0]):
-        return low if low == high else f"{low} to {high}"
-    goal = metric["goal"]
-    return "" if goal is None else f"{goal:g}"
+        return " to ".join(dict.fromkeys(number(end, digits) for end in target))
+    return "" if metric["goal"] is None else f"{metric['goal']:g}"
 
 
-def _cell(score: Score, shade: float, distance: float, digits: int, notes: list[int]) -> TableCell:
+def _cell(
+    score: Score, digits: int, notes: Sequence[int] = (), shade: float = np.nan, key: float = np.nan
+) -> TableCell:
     if not score.ok:
         return TableCell(NONE, notes=notes, status=score.status)
-    text = number(score.value, digits)
-    return TableCell(text, interval(score, digits), notes, "ok", shade, distance)
+    ends = interval(score.low, score.high, digits)
+    return TableCell(number(score.value, digits), ends, notes, "ok", shade, key)
 
 
 def _size(score: Score) -> float:
-    """Return the value's size, or that of its uncertainty where this is larger."""
+    """Return the size of the value, or that of its uncertainty if this is larger."""
     half = (score.high - score.low) / 2
     return max(abs(score.value), half if np.isfinite(half) else 0.0)
 
 
-def decimals(values: Sequence[float]) -> int:
-    """Return how many decimals show three digits of the middle one of these values.
+# -- numbers as text ------------------------------------------------------------------------------
 
-    Not of the largest: one broken method must not round all others away.
+
+def decimals(values: Sequence[float]) -> int:
+    """Return the number of decimals that shows three digits of the median of these values.
+
+    The median, because one broken method must not round all other values away.
     """
     sizes = [abs(v) for v in values if np.isfinite(v)]
     middle = float(np.median(sizes)) if sizes else 0.0
@@ -190,18 +166,38 @@ def decimals(values: Sequence[float]) -> int:
 
 
 def number(value: float, digits: int) -> str:
-    """Return a number with that many decimals; never a minus before zero."""
+    """Return a number with that many decimals, without a minus before zero."""
     if not np.isfinite(value):
         return NONE
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text
 
 
-def interval(score: Score, digits: int) -> str:
-    """Return ``"[low, high]"``, empty where there is no interval."""
-    if not (np.isfinite(score.low) and np.isfinite(score.high)):
+def interval(low: float, high: float, digits: int) -> str:
+    """Return ``"[low, high]"``, or an empty text if an end is not finite."""
+    if not np.isfinite([low, high]).all():
         return ""
-    return f"[{number(score.low, digits)}, {number(score.high, digits)}]"
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def measured(value: float, low: float, high: float, digits: int) -> str:
+    """Return a value with its interval."""
+    return f"{number(value, digits)} {interval(low, high, digits)}".rstrip()
+
+
+def rank_text(rank: Rank | None, none: str = NONE) -> str:
+    """Return a rank with the interval of the ranks, or `none` if there is no rank."""
+    if rank is None or not np.isfinite(rank.value):
+        return none
+    ends = f" [{rank.low:g}, {rank.high:g}]" if np.isfinite(rank.low) else ""
+    return f"{rank.value:g}{ends}"
+
+
+def three_digits(value: object) -> str:
+    """Return a float with three digits, and any other value as it is."""
+    if isinstance(value, float):
+        return f"{value:.3g}" if np.isfinite(value) else NONE
+    return str(value)
 
 
 def band_frame(table: ResultsTable, band: Band) -> pd.DataFrame:
@@ -219,16 +215,14 @@ def band_frame(table: ResultsTable, band: Band) -> pd.DataFrame:
 
 
 def budgets(results: Results) -> str:
-    """Return a sentence that says how long each method was trained, and where; "" for none."""
+    """Return a sentence on how long and where each method was trained; empty if none was."""
     texts: dict[str, list[str]] = {}
     for row in results.rows:
-        held = (results.methods.get(row.label) or {}).get("weights") or []
-        for made in held:
+        for made in results.weights(row.label):
             if made.get("images") and made.get("seed", 0) == row.seed:
                 here = made.get("origin", "trained") == "trained"
                 where = "in this run" if here else f"{made['origin']} weights"
-                text = f"{int(made['images']):,} ({where})"
-                texts.setdefault(row.title, []).append(text)
+                texts.setdefault(row.title, []).append(f"{int(made['images']):,} ({where})")
     said = [f"{title} {' and '.join(dict.fromkeys(each))}" for title, each in texts.items()]
     brief = dict.fromkeys(row.label for row in results.rows if results.too_brief(row))
     warning = f" Trained too briefly to be judged: {', '.join(brief)}." if brief else ""
@@ -239,26 +233,24 @@ def budgets(results: Results) -> str:
 
 
 def long_table(results: Results) -> pd.DataFrame:
-    """Return ``scores.csv`` with the declarations of its metrics and methods beside each row."""
+    """Return ``scores.csv`` with the declarations of metrics and methods added to each row."""
     metrics = {m["name"]: m for m in results.metrics}
     kinds = {row.label: row for row in results.rows}
     table = results.scores[[c for c in SCORE_COLUMNS if c in results.scores]].copy()
     for name in ("label", "axis", "unit", "direction"):
         column = "metric_label" if name == "label" else name
         table[column] = [metrics.get(m, {}).get(name, "") for m in table["metric"]]
-    table["control"] = [kinds[label].control for label in table["label"]]
-    table["sees_truth"] = [kinds[label].sees_truth for label in table["label"]]
+    for name in ("control", "sees_truth"):
+        table[name] = [getattr(kinds[label], name) for label in table["label"]]
     return table
 
 
 def wide_table(results: Results) -> pd.DataFrame:
-    """Return one row a method and seed, and value, low and high of every metric; full precision."""
+    """Return a row for each method and seed with value, low and high of every metric."""
     records = []
     for row in results.rows:
-        record: dict[str, Any] = {"label": row.label, "seed": row.seed, "control": row.control}
-        record["sees_truth"] = row.sees_truth
-        for metric in results.metrics:
-            name = metric["name"]
+        record = row.record
+        for name in (m["name"] for m in results.metrics):
             score = results.score(row, name)
             record |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
         records.append(record)
@@ -266,19 +258,17 @@ def wide_table(results: Results) -> pd.DataFrame:
 
 
 def site_tables(results: Results) -> list[tuple[dict[str, Any], pd.DataFrame]]:
-    """Return, for every metric that says something of single sites, methods by sites as texts."""
+    """Return a table of methods by sites, as texts, for every metric with values of sites."""
     tables = []
     for metric in results.metrics:
         mine = results.scores[results.scores["metric"] == metric["name"]]
         sites = sorted(set(mine["group"]) - {"all"})
-        if not sites:
-            continue
         digits = decimals(mine["value"].tolist())
         data = {"Method": [row.marked for row in results.rows]}
         for site in sites:
-            scores = [results.score(row, metric["name"], site) for row in results.rows]
-            data[site] = [_cell(s, np.nan, np.nan, digits, []).plain for s in scores]
-        tables.append((metric, pd.DataFrame(data)))
+            data[site] = [_cell(s, digits).plain for s in results.column(metric, site)]
+        if sites:
+            tables.append((metric, pd.DataFrame(data)))
     return tables
 
 
@@ -290,7 +280,7 @@ def write_tables(results: Results, folder: Path) -> None:
     results : Results
         The run.
     folder : Path
-        The run's ``tables``.
+        The folder ``tables`` of the report.
     """
     table = results_table(results)
     bands = [(band.axis.capitalize(), band_frame(table, band)) for band in table.bands]
@@ -303,15 +293,23 @@ def write_tables(results: Results, folder: Path) -> None:
     write_table(folder, "sites", long[long["group"] != "all"], per_site, [])
 
 
+def joined(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with the columns ``*low`` and ``*high`` as one column of intervals."""
+    shown = table.copy()
+    for low in [c for c in table if c.endswith("low")]:
+        high = low.removesuffix("low") + "high"
+        ends = zip(table[low], table[high], strict=True)
+        shown[low] = [f"[{a:.3g}, {b:.3g}]" if np.isfinite([a, b]).all() else "" for a, b in ends]
+        shown = shown.drop(columns=high).rename(columns={low: "interval"})
+    return shown
+
+
 def _printed(long: pd.DataFrame) -> pd.DataFrame:
-    """Return of the long table what people read, with three digits; all of it is in the CSV."""
-    text = {"Method": long["label"], "Seed": long["seed"].astype(str), "Metric": long["metric"]}
-    text["Group"] = long["group"]
-    text["Value"] = [f"{v:.3g}" if np.isfinite(v) else NONE for v in long["value"]]
-    ends = zip(long["ci_low"], long["ci_high"], strict=True)
-    text["Interval"] = [f"[{a:.3g}, {b:.3g}]" if np.isfinite([a, b]).all() else "" for a, b in ends]
-    text |= {"Status": long["status"], "Reason": long["reason"].fillna("")}
-    return pd.DataFrame(text)
+    """Return the columns of the long table for the printed versions, with three digits."""
+    names = {"label": "Method", "seed": "Seed", "metric": "Metric", "group": "Group"}
+    names |= {"value": "Value", "interval": "Interval", "status": "Status", "reason": "Reason"}
+    ends = long.rename(columns={"ci_low": "low", "ci_high": "high"}).fillna({"reason": ""})
+    return joined(ends)[[*names]].rename(columns=names).map(three_digits)
 
 
 def write_table(
@@ -321,20 +319,22 @@ def write_table(
     parts: list[tuple[str, pd.DataFrame]],
     notes: list[str],
 ) -> None:
-    """Write one table as ``stem.csv``, and its parts, titled texts, as Markdown and LaTeX."""
+    """Write a table as ``stem.csv``, and its titled parts as Markdown and LaTeX."""
     write_atomic(folder / f"{stem}.csv", lambda path: csv.to_csv(path, index=False))
     texts = [f"## {markdown_text(title)}\n\n{markdown(frame)}" for title, frame in parts]
     texts += ["\n".join(f"- {markdown_text(note)}" for note in notes)] if notes else []
     write_text(folder / f"{stem}.md", "\n\n".join(texts) + "\n")
-    blocks = [rf"\noindent\textbf{{{latex_text(title)}}}\par\smallskip" for title, _ in parts]
-    blocks = [f"{head}\n{latex(frame)}" for head, (_, frame) in zip(blocks, parts, strict=True)]
+    blocks = [
+        rf"\noindent\textbf{{{latex_text(title)}}}\par\smallskip" + f"\n{latex(frame)}"
+        for title, frame in parts
+    ]
     said = [rf"\noindent{{\footnotesize\raggedright {latex_text(note)}\par}}" for note in notes]
     blocks += ["\n".join(said)] if said else []
     write_text(folder / f"{stem}.tex", "\n\n\\bigskip\n".join([PREAMBLE, *blocks]) + "\n")
 
 
 def markdown_text(text: object) -> str:
-    """Return text that Markdown shows as it is, on one line."""
+    """Return text that Markdown shows unchanged, on one line."""
     plain = " ".join(str(text).split())
     for sign in "\\`*_|[]":
         plain = plain.replace(sign, "\\" + sign)

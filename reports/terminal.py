@@ -1,7 +1,8 @@
-"""The end of a run in the terminal: the ranking, and one table of at most seven columns."""
+"""The table that the terminal shows at the end of a run: at most six metrics and the rank."""
 
 from __future__ import annotations
 
+from collections import Counter
 from textwrap import fill, wrap
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from reports.drawing import short
 from reports.results import Results, Score
 from reports.scores import score_run
-from reports.tables import ARROWS, NONE, budgets, decimals, number
+from reports.tables import ARROWS, NONE, budgets, decimals, number, rank_text
 
 WIDTH = 80
 COLUMNS = (
@@ -21,14 +22,14 @@ COLUMNS = (
     ("truth_mae", "fd_reference", "kd_reference"),
     ("leakage_age", "leakage_sex"),
 )
-"""Metrics of each column, the first of them that has a value; the rank is the seventh column."""
+"""Each column shows the first of its metrics that has a value."""
 LEAST_NAME, HEAD_WIDTH = 10, 8
 MOST_REASONS = 3
 LEGEND = "values ± half their 95 % interval; ↓ lower, ↑ higher, → nearer to the target is better"
 
 
 def terminal_text(results: Results) -> str:
-    """Return the main values of every method, the ranks, and how much was left out.
+    """Return the main values and ranks of all methods, and what is missing.
 
     Parameters
     ----------
@@ -46,8 +47,10 @@ def terminal_text(results: Results) -> str:
     ranks = score_run(results).ranks
     columns = [[_head(metric), *_texts(results, metric)] for metric in metrics]
     if ranks:
-        columns.append(["rank", *(_rank(ranks.get(row.label)) for row in results.rows)])
-    left = WIDTH - sum(2 + _width(column) for column in columns)
+        texts = [rank_text(ranks.get(row.label), "").replace(" [", "\n[") for row in results.rows]
+        columns.append(["rank", *texts])
+    lines = [[line for text in column for line in text.split("\n")] for column in columns]
+    left = WIDTH - sum(2 + max(map(len, column)) for column in lines)
     names = ["", *(short(row.marked, max(left, LEAST_NAME)) for row in results.rows)]
     heads, *rows = zip(names, *columns, strict=True)
     blocks = [tabulate(rows, heads, tablefmt="simple", disable_numparse=True)] if metrics else []
@@ -57,24 +60,15 @@ def terminal_text(results: Results) -> str:
     if any(row.sees_truth for row in results.rows):
         legend.append("† sees the truth")
     notes = ["; ".join(legend), *_missing(results), budgets(results)]
-    lines = [fill(line, WIDTH, subsequent_indent="  ") for line in notes if line]
-    return "\n\n".join([*blocks, "\n".join(lines)])
+    said = [fill(line, WIDTH, subsequent_indent="  ") for line in notes if line]
+    return "\n\n".join([*blocks, "\n".join(said)])
 
 
 def _columns(results: Results) -> list[dict[str, Any]]:
-    """Return the metrics to show: those of `COLUMNS`, else the first that have values."""
-    known = {m["name"]: m for m in results.metrics if _has_value(results, m)}
-    chosen = [next((n for n in names if n in known), None) for names in COLUMNS]
-    names = [name for name in chosen if name] + [name for name in known if name not in chosen]
-    return [known[name] for name in (names if not any(chosen) else filter(None, chosen))][:6]
-
-
-def _has_value(results: Results, metric: dict[str, Any]) -> bool:
-    return any(results.score(row, metric["name"]).ok for row in results.rows)
-
-
-def _width(column: list[str]) -> int:
-    return max(len(line) for text in column for line in text.split("\n"))
+    """Return the metrics to show: those of `COLUMNS`, or else the first ones with values."""
+    known = {m["name"]: m for m in results.metrics if results.has_value(m)}
+    chosen = [name for names in COLUMNS if (name := next((n for n in names if n in known), None))]
+    return [known[name] for name in (chosen or [*known])[:6]]
 
 
 def _head(metric: dict[str, Any]) -> str:
@@ -84,40 +78,26 @@ def _head(metric: dict[str, Any]) -> str:
 
 
 def _texts(results: Results, metric: dict[str, Any]) -> list[str]:
-    scores = [results.score(row, metric["name"]) for row in results.rows]
+    scores = results.column(metric)
     digits = min(decimals([s.value for s in scores if s.ok]), 4)
     return [_text(score, digits) for score in scores]
 
 
 def _text(score: Score, digits: int) -> str:
-    if score.status == "absent":
-        return NONE
     if not score.ok:
-        return score.status
+        return NONE if score.status == "absent" else score.status
     half = (score.high - score.low) / 2
     return number(score.value, digits) + (f"\n±{number(half, digits)}" if np.isfinite(half) else "")
 
 
-def _rank(rank: Any) -> str:
-    if rank is None or not np.isfinite(rank.value):
-        return ""
-    return f"{rank.value:g}" + (f"\n[{rank.low:g}, {rank.high:g}]" if np.isfinite(rank.low) else "")
-
-
 def _missing(results: Results) -> list[str]:
-    """Say how many values are missing and why, the most frequent reasons first."""
-    reasons: dict[str, int] = {}
-    total = 0
-    for row, metric in ((r, m) for r in results.rows for m in results.metrics):
-        score = results.score(row, metric["name"])
-        total += 1
-        if not score.ok and score.status != "absent":
-            said = f"{score.status}: {score.reason}"
-            reasons[said] = reasons.get(said, 0) + 1
-    if not reasons:
+    """Return how many values are missing and the most frequent reasons, failures first."""
+    bad = [s for s in results.all_scores if not s.ok and s.status != "absent"]
+    if not bad:
         return []
-    often = sorted(reasons, key=lambda said: (not said.startswith("failed"), -reasons[said]))
+    reasons = Counter(f"{s.status}: {s.reason}" for s in bad)
+    often = sorted(reasons, key=lambda text: (not text.startswith("failed"), -reasons[text]))
     listed = [f"- {reasons[text]} {short(text, 130)}" for text in often[:MOST_REASONS]]
     more = len(often) - len(listed)
     tail = [f"- and {more} more reasons, see the report"] if more > 0 else []
-    return [f"{sum(reasons.values())} of {total} values are missing:", *listed, *tail]
+    return [f"{len(bad)} of {len(results.all_scores)} values are missing:", *listed, *tail]

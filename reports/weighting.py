@@ -1,15 +1,14 @@
-"""Site removal against biology kept at any weights: what the slider of the page shows.
+"""Site removal against biology kept at any weights, for the slider of the page.
 
-The harmonic mean of both axes weighs them 1 : 1 in the tables. Who thinks otherwise moves the
-slider, and the page ranks the methods anew from the same two numbers a method.
+In the tables the harmonic mean weighs both axes equally. The slider changes the weights, and the
+page ranks the methods again from the same two scores of each method.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,28 +16,18 @@ from numpy.typing import ArrayLike, NDArray
 from reports.scores import BIOLOGY, SITE, Scores
 
 STEPS = 100
-"""Parts into which the slider divides the way from biology alone to site removal alone."""
+"""Steps of the slider from biology alone to site removal alone."""
 WIDTH, HEIGHT = 600, 220
-"""Of the drawing, in units of its own."""
+"""Size of the drawing in its own units."""
 TIE = 1e-12
 
 
-@dataclass(frozen=True)
-class Weighed:
+class Weighed(NamedTuple):
     """One method at all weights.
 
-    Attributes
-    ----------
-    title : str
-        Its label.
-    place : int
-        Its position among the methods, for its color.
-    axes : list of tuple
-        Site removal and biology kept, one pair a seed.
-    value, rank : float
-        Harmonic mean and rank at the weights of the tables; ties share their mean rank.
-    line : str
-        Points of its curve in the drawing.
+    `place` is its position among the methods, which gives its color; `axes` are site removal and
+    biology kept of each seed; `value` and `rank` are those at the weights of the tables, where
+    ties share their mean rank; `line` holds the points of its curve in the drawing.
     """
 
     title: str
@@ -49,20 +38,12 @@ class Weighed:
     line: str
 
 
-@dataclass(frozen=True)
-class Weighting:
-    """What the slider needs.
+class Weighting(NamedTuple):
+    """The data of the slider.
 
-    Attributes
-    ----------
-    start : float
-        Weight of site removal in the tables, of 1 in all.
-    methods : list of Weighed
-        Best first at `start`.
-    first : list of str
-        Who ranks first at which weights, one sentence each.
-    lacking : list of str
-        Methods that lack an axis and cannot be ranked.
+    `start` is the weight of site removal in the tables, out of 1; `methods` are ordered by rank;
+    `first` has a sentence on who ranks first at which weights; `lacking` lists the methods that
+    lack an axis.
     """
 
     start: float
@@ -72,38 +53,31 @@ class Weighting:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the page computes with."""
+        """The data for the script of the page."""
         methods = [{"title": m.title, "place": m.place, "axes": m.axes} for m in self.methods]
         return {"start": self.start, "tie": TIE, "methods": methods}
 
 
 def weighting(scores: Scores) -> Weighting | None:
-    """Return the methods at all weights, None where none has both axes."""
+    """Return the methods at all weights, None if no method has both axes."""
     pairs: dict[str, list[tuple[float, float]]] = {}
-    everyone: list[str] = []
-    for each in scores.rows:
-        if each.row.control:
-            continue
-        everyone.append(each.row.label)
-        if each.overall is not None and len(each.axes) == 2:
-            site, biology = (float(each.axes[axis].value) for axis in (SITE, BIOLOGY))
-            if np.isfinite([site, biology]).all():
-                pairs.setdefault(each.row.label, []).append((site, biology))
-    everyone = list(dict.fromkeys(everyone))
+    for label, rows in scores.methods.items():
+        both = [[r.axes[a].value for a in (SITE, BIOLOGY)] for r in rows if len(r.axes) == 2]
+        if known := [(float(a), float(b)) for a, b in both if np.isfinite([a, b]).all()]:
+            pairs[label] = known
     if not pairs:
         return None
     start = scores.weights[0] / sum(scores.weights)
-    at_start = [_mean_over_seeds(axes, [start])[0] for axes in pairs.values()]
+    values = [_mean_over_seeds(axes, [start])[0] for axes in pairs.values()]
     grid = np.arange(STEPS + 1) / STEPS
     curves = {label: _mean_over_seeds(axes, grid) for label, axes in pairs.items()}
+    places = [*scores.methods]
     found = [
-        Weighed(label, everyone.index(label), axes, value, rank, _points(curves[label]))
-        for (label, axes), value, rank in zip(
-            pairs.items(), at_start, mean_ranks(at_start), strict=True
-        )
+        Weighed(label, places.index(label), pairs[label], value, rank, _points(curves[label]))
+        for label, value, rank in zip(pairs, values, mean_ranks(values), strict=True)
     ]
     found.sort(key=lambda m: (m.rank, m.place))
-    lacking = [label for label in everyone if label not in pairs]
+    lacking = [label for label in places if label not in pairs]
     return Weighting(start, found, _first_at(curves, grid), lacking)
 
 
@@ -115,12 +89,12 @@ def weighted_mean(site: ArrayLike, biology: ArrayLike, weight: ArrayLike) -> NDA
     site, biology : array_like
         The two scores.
     weight : array_like
-        Of `site`, in [0, 1]; `biology` has the rest. At the ends one of them counts alone.
+        Weight of `site`, in [0, 1]; `biology` has the rest. At the ends only one of them counts.
 
     Returns
     -------
     ndarray
-        0 where both count and either is 0.
+        0 if both count and either is 0.
     """
     a, b, w = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (site, biology, weight)))
     below = w * b + (1 - w) * a
@@ -129,17 +103,14 @@ def weighted_mean(site: ArrayLike, biology: ArrayLike, weight: ArrayLike) -> NDA
 
 
 def mean_ranks(values: Sequence[float]) -> list[float]:
-    """Return ranks, the largest value first; values that are equal share the mean of theirs."""
-    ranks = []
-    for value in values:
-        above = sum(other > value + TIE for other in values)
-        equal = sum(abs(other - value) <= TIE for other in values)
-        ranks.append(above + (equal + 1) / 2)
-    return ranks
+    """Return ranks, the largest value first; equal values share the mean of their ranks."""
+    from scipy.stats import rankdata
+
+    return rankdata(-np.round(values, 12)).tolist()
 
 
 def embedded(data: Any) -> str:
-    """Return JSON that may stand inside a script element, whatever texts it holds."""
+    """Return JSON that is safe inside a script element, whatever texts it contains."""
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -148,7 +119,7 @@ def embedded(data: Any) -> str:
 
 def _mean_over_seeds(axes: list[tuple[float, float]], weights: ArrayLike) -> list[float]:
     site, biology = np.array(axes, dtype=float).T[:, :, None]
-    return [float(v) for v in weighted_mean(site, biology, np.asarray(weights)).mean(axis=0)]
+    return weighted_mean(site, biology, np.asarray(weights)).mean(axis=0).tolist()
 
 
 def _points(curve: list[float]) -> str:
@@ -157,7 +128,7 @@ def _points(curve: list[float]) -> str:
 
 
 def _first_at(curves: dict[str, list[float]], grid: NDArray[np.float64]) -> list[str]:
-    """Say in which stretches of the weights each method is first."""
+    """Return a sentence on the weights at which each method is first."""
     values = np.array(list(curves.values()))
     leads = values >= values.max(axis=0) - TIE
     texts = []

@@ -246,7 +246,7 @@ def test_the_truth_is_a_check_that_can_be_missing(tmp_path):
         ((0.01, 0.03), "held", "at most 0.05"),
         ((0.025, 0.025), "held", "at most 0.05"),
         ((0.2, 0.1), "not held", "above 0.05"),
-        ((-0.2, 0.1), "not held", "biology that tells sites apart went too"),
+        ((-0.2, 0.1), "not held", "biology that differs between sites was removed, too"),
         ((0.04, 0.03), "inconclusive", "from under to above 0.05"),
         ((0.04, np.nan), "inconclusive", "no interval"),
     ],

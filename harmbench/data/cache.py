@@ -15,6 +15,7 @@ from platformdirs import user_cache_path
 from harmbench import __version__
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.dataset import Dataset
+from harmbench.errors import HarmbenchError
 from harmbench.files.atomic import LOCK, UNFINISHED, sweep
 from harmbench.progress import Progress
 from harmbench.results.folder import read_cohort, write_cohort
@@ -77,7 +78,7 @@ def _kept(folder: Path, dataset: Dataset, progress: Progress | None) -> Cohort:
     if folder.is_dir():
         try:
             return read_cohort(folder)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, HarmbenchError) as error:
             log.warning("%s is damaged (%s) and made again", folder, error)
             shutil.rmtree(folder)
     cohort = dataset.load(progress)
