@@ -9,6 +9,7 @@ from harmbench.contracts.product import ProductContext, ProductUnavailable
 from harmbench.data.splits import validation_keys
 from harmbench.data.toy import ToyDataset
 from harmbench.protocol.features.intensities import NAMES, intensity_features
+from harmbench.protocol.probes.training import validation_rows
 from harmbench.protocol.site import kinds as site_kinds
 from harmbench.protocol.site.kinds import (
     FITSET,
@@ -21,7 +22,6 @@ from harmbench.protocol.site.kinds import (
     site_bacc_fitset,
     site_bacc_worst,
     site_reference_vs_rest,
-    validation_rows,
 )
 
 CONTEXT = ProductContext(seeds=(0, 1))
@@ -119,7 +119,7 @@ def test_the_cells_cnn_is_a_third_kind(toy, monkeypatch):
     inputs = harmonized(toy, "raw")
     training, classes = toy["raw.probe"], np.array(["site-a", "site-b", "site-c"])
     truth = np.searchsorted(classes, training.column("site").astype(str))
-    rows = [validation_rows(training, seed, {}) for seed in CONTEXT.seeds]
+    rows = [validation_rows(training, seed, 0.15) for seed in CONTEXT.seeds]
     wrong = (truth + 1) % 3
     codes = np.stack([np.where(rows[0], truth, wrong), np.where(rows[1], wrong, truth)])
     monkeypatch.setattr(site_kinds, "apply_probe", lambda *_: np.eye(3)[codes])
@@ -133,7 +133,7 @@ def test_the_cells_cnn_is_a_third_kind(toy, monkeypatch):
 
 def test_validation_rows_are_those_of_the_cnn(toy):
     training = toy["raw.probe"]
-    rows = validation_rows(training, 3, {"validation": 0.2})
+    rows = validation_rows(training, 3, 0.2)
     expected = set(validation_keys(training, 3, 0.2))
     assert [key in expected for key in training.keys] == rows.tolist()
     assert 0.15 < rows.mean() < 0.25
@@ -142,7 +142,7 @@ def test_validation_rows_are_those_of_the_cnn(toy):
 def test_one_site_cannot_be_probed(toy):
     alone = toy["raw.probe"].subset(toy["raw.probe"].column("site") == SITE)
     inputs = MetricInputs({"harmonized.probe": alone, "harmonized.test": toy["raw.test"]}, SITE)
-    with pytest.raises(ProductUnavailable, match="needs two classes"):
+    with pytest.raises(ProductUnavailable, match="needs two values of site"):
         make_kinds(inputs, CONTEXT)
 
 

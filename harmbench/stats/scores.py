@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 from harmbench.errors import HarmbenchError
 from harmbench.stats.intervals import Interval, percentile_interval
@@ -161,7 +162,7 @@ def rank_intervals(samples: Sequence[Sample]) -> list[Rank]:
         return ranks
     stacked = np.stack([s.replicates for s, good in zip(samples, known, strict=True) if good])
     stacked = stacked[:, np.isfinite(stacked).all(0)]
-    point, drawn = _ranks(values[known][:, None])[:, 0], _ranks(stacked)
+    point, drawn = rankdata(-values[known]), rankdata(-stacked, axis=0)
     for i, where in enumerate(np.flatnonzero(known)):
         ends = (
             np.quantile(drawn[i], [0.025, 0.975], method="inverted_cdf")
@@ -170,10 +171,3 @@ def rank_intervals(samples: Sequence[Sample]) -> list[Rank]:
         )
         ranks[where] = Rank(float(point[i]), float(ends[0]), float(ends[1]))
     return ranks
-
-
-def _ranks(values: Floats) -> Floats:
-    """Ranks down the first axis, 1 for the largest, ties sharing their mean; (n, b)."""
-    above = (values[None] > values[:, None]).sum(1)
-    equal = (values[None] == values[:, None]).sum(1)
-    return above + (equal + 1) / 2.0

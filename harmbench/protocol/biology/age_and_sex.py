@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.protocol.probes.training import MIN_N, labeled, predicted_classes, reservation
-from harmbench.protocol.resampled import Floats, Resampler
-from harmbench.stats import (
-    weighted_auc,
-    weighted_balanced_accuracy,
-    weighted_correlation,
-    weighted_mean,
+from harmbench.protocol.resampled import (
+    Floats,
+    Resampler,
+    Statistic,
+    balanced_accuracy_of,
+    mean_of,
+    unweighted,
 )
+from harmbench.stats import weighted_auc, weighted_correlation, weighted_mean
 
 NEEDS_AGE = ("probe.age", "raw.probe", "raw.test")
 NEEDS_SEX = ("probe.sex", "raw.probe", "raw.test")
@@ -47,19 +49,13 @@ def age_mae(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     if not _differ(age[rows]):
         return MetricResult.skipped(NO_AGES)
     errors = np.abs(predicted - age)
-
-    def mae(chosen: NDArray[np.intp], weights: Floats) -> Floats:
-        return weighted_mean(errors[:, chosen], weights)
-
-    overall, replicates = resampler(mae, rows)
     test = inputs.cohort("raw.test")
     guesses = _median_ages(inputs.cohort("raw.probe"), test)
     table = test.participants[["participant_id", "session_id", "site", "age"]][rows]
-    return MetricResult(
-        overall,
-        groups=resampler.by_site(mae, rows),
+    return resampler.result(
+        mean_of(errors),
+        rows,
         floors={name: float(np.abs(g - age)[rows].mean()) for name, g in guesses.items()},
-        replicates=replicates,
         per_scan=table.assign(predicted=predicted.mean(0)[rows]).reset_index(drop=True),
         note=reservation(inputs.arrays("probe.age")),
     )
@@ -85,23 +81,21 @@ def age_r2(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     if not _differ(age[rows]):
         return MetricResult.skipped(NO_AGES)
 
-    def r2_of(values: NDArray, chosen: NDArray[np.intp], weights: Floats) -> Floats:
-        errors = weighted_mean((values[:, chosen] - age[chosen]) ** 2, weights)
-        mean = weighted_mean(age[chosen], weights)
-        variance = weighted_mean(age[chosen] ** 2, weights) - mean**2
-        return 1 - errors / variance[:, None]
+    def r2_of(values: NDArray) -> Statistic:
+        def r2(chosen: NDArray[np.intp], weights: Floats) -> Floats:
+            errors = weighted_mean((values[:, chosen] - age[chosen]) ** 2, weights)
+            mean = weighted_mean(age[chosen], weights)
+            variance = weighted_mean(age[chosen] ** 2, weights) - mean**2
+            return 1 - errors / variance[:, None]
 
-    overall, replicates = resampler(lambda *at: r2_of(predicted, *at), rows)
+        return r2
+
     guesses = _median_ages(inputs.cohort("raw.probe"), inputs.cohort("raw.test"))
-    everyone = np.ones((1, int(rows.sum())))
-    floors = {
-        name: float(r2_of(guess[None], np.flatnonzero(rows), everyone)[0, 0])
-        for name, guess in guesses.items()
-    }
-    return MetricResult(
-        overall,
-        floors=floors,
-        replicates=replicates,
+    return resampler.result(
+        r2_of(predicted),
+        rows,
+        groups=None,
+        floors={name: unweighted(r2_of(guess[None]), rows) for name, guess in guesses.items()},
         note=reservation(inputs.arrays("probe.age")),
     )
 
@@ -133,12 +127,11 @@ def age_skill_within(inputs: MetricInputs, rng: np.random.Generator) -> MetricRe
         groups = resampler.sites[chosen]
         return weighted_correlation(age[chosen], predicted[:, chosen], weights, groups)
 
-    overall, replicates = resampler(skill, rows)
-    return MetricResult(
-        overall,
-        groups=resampler.by_site(skill, rows, suits=lambda own: own.sum() > 2),
+    return resampler.result(
+        skill,
+        rows,
+        groups=lambda own: own.sum() > 2,
         floors={"constant within sites": 0.0},
-        replicates=replicates,
         note=reservation(inputs.arrays("probe.age")),
     )
 
@@ -166,23 +159,15 @@ def sex_bacc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     truth, rows, resampler = _sexes(arrays, test, rng)
     if not _differ(truth[rows]):
         return MetricResult.skipped("the test part holds one sex")
-    predicted = predicted_classes(arrays)
-
-    def accuracy(chosen: NDArray[np.intp], weights: Floats) -> Floats:
-        return weighted_balanced_accuracy(truth[chosen], predicted[:, chosen], weights)
-
-    overall, replicates = resampler(accuracy, rows)
-    guess = _usual_sex(inputs.cohort("raw.probe"), test)[rows]
-    everyone = np.ones((1, int(rows.sum())))
-    floors = {
-        "chance": 1 / len(arrays["classes"]),
-        "site's majority": float(weighted_balanced_accuracy(truth[rows], guess, everyone)[0]),
-    }
-    return MetricResult(
-        overall,
-        groups=resampler.by_site(accuracy, rows, suits=lambda own: _differ(truth[own])),
-        floors=floors,
-        replicates=replicates,
+    guess = _usual_sex(inputs.cohort("raw.probe"), test)[None]
+    return resampler.result(
+        balanced_accuracy_of(truth, predicted_classes(arrays)),
+        rows,
+        groups=lambda own: _differ(truth[own]),
+        floors={
+            "chance": 1 / len(arrays["classes"]),
+            "site's majority": unweighted(balanced_accuracy_of(truth, guess), rows),
+        },
         note=reservation(arrays),
     )
 
@@ -212,12 +197,11 @@ def sex_auc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     def auc(chosen: NDArray[np.intp], weights: Floats) -> Floats:
         return weighted_auc(second[chosen], score[:, chosen], weights)
 
-    overall, replicates = resampler(auc, rows)
-    return MetricResult(
-        overall,
-        groups=resampler.by_site(auc, rows, suits=lambda own: _differ(truth[own])),
+    return resampler.result(
+        auc,
+        rows,
+        groups=lambda own: _differ(truth[own]),
         floors={"chance": 0.5},
-        replicates=replicates,
         note=reservation(arrays),
     )
 

@@ -15,7 +15,7 @@ from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.contracts.product import Product, ProductContext, ProductUnavailable
 from harmbench.protocol.probes.training import MIN_N, labeled, make_probe, reservation
-from harmbench.protocol.resampled import Floats, Resampler
+from harmbench.protocol.resampled import Floats, Resampler, Statistic, unweighted
 from harmbench.stats import weighted_mean
 
 ORACLE = "oracle:transfer.age"
@@ -104,30 +104,24 @@ def age_transfer(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult
         return MetricResult.skipped("no test scan of a left-out site has an age to be told")
     resampler = Resampler(test, len(errors), rng)
 
-    def skill(chosen: NDArray[np.intp], weights: Floats) -> Floats:
-        return transfer_skill(errors[:, chosen], trivial[chosen], weights)
+    def skill_of(wrong: Floats) -> Statistic:
+        return lambda at, weights: transfer_skill(wrong[:, at], trivial[at], weights)
 
-    overall, replicates = resampler(skill, rows)
+    target = float("nan")
+    if ORACLE in inputs:
+        oracle = np.abs(inputs.arrays(ORACLE)["predicted"].astype(np.float64) - age)
+        target = unweighted(skill_of(oracle), rows)
     table = test.participants[["participant_id", "session_id", "site", "age"]][rows]
     predicted = arrays["predicted"].mean(0)[rows]
-    return MetricResult(
-        overall,
-        groups=resampler.by_site(skill, rows, suits=lambda own: bool(trivial[own].any())),
-        target=_oracle_skill(inputs, age, trivial, rows),
+    return resampler.result(
+        skill_of(errors),
+        rows,
+        groups=lambda own: bool(trivial[own].any()),
+        target=target,
         floors={"site's own median": 0.0},
-        replicates=replicates,
         per_scan=table.assign(predicted=predicted).reset_index(drop=True),
         note=_reservation(arrays),
     )
-
-
-def _oracle_skill(
-    inputs: MetricInputs, age: Floats, trivial: Floats, rows: NDArray[np.bool_]
-) -> float:
-    if ORACLE not in inputs:
-        return float("nan")
-    errors = np.abs(inputs.arrays(ORACLE)["predicted"].astype(np.float64) - age)[:, rows]
-    return float(transfer_skill(errors, trivial[rows], np.ones((1, int(rows.sum())))).mean())
 
 
 def _reservation(arrays: Mapping[str, NDArray]) -> str:

@@ -11,13 +11,14 @@ back, only what its scale changes in between remains.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.contracts.cohort import Cohort
-from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.contracts.product import Product, ProductContext
 from harmbench.protocol.leakage import placebo
 from harmbench.protocol.leakage.slopes import (
@@ -28,8 +29,7 @@ from harmbench.protocol.leakage.slopes import (
     weighted_slope,
 )
 from harmbench.protocol.probes.training import MIN_N, Task, apply_probe, labeled, reservation
-from harmbench.protocol.resampled import Floats, Resampler
-from harmbench.stats import percentile_interval, weighted_mean
+from harmbench.protocol.resampled import Floats, Resampler, mean_of
 
 AGES = (placebo.BOTH,)
 """Draws of ages. One is enough: the subjects and the probe seeds make most of the interval, see
@@ -196,29 +196,25 @@ def _age_leak(inputs: MetricInputs, rng: np.random.Generator, absolute: bool) ->
     values, replicates = leak.by_site
     if absolute:
         values, replicates = np.abs(values), np.abs(replicates)
-    counts = [_subjects(resampler, rows & (resampler.sites == site)) for site in leak.sites]
+    own = [rows & (resampler.sites == site) for site in leak.sites]
+    groups = {
+        str(site): resampler.estimate(value, replicates[:, i], own[i])
+        for i, (site, value) in enumerate(zip(leak.sites, values, strict=True))
+    }
     # In a resample a small site may have no two ages that differ.
     overall = np.ma.masked_invalid(replicates).mean(1).filled(np.nan)
     notes = [reservation(inputs.arrays("probe.age")), "" if has_truth else ON_OWN_IMAGES]
     return MetricResult(
-        Estimate(
-            float(values.mean()), *percentile_interval(overall, df=resampler.df(rows)), sum(counts)
+        replace(
+            resampler.estimate(values.mean(), overall, rows),
+            n=sum(estimate.n for estimate in groups.values()),
         ),
-        groups={
-            str(site): Estimate(
-                float(value), *percentile_interval(replicates[:, i], df=counts[i] - 1), counts[i]
-            )
-            for i, (site, value) in enumerate(zip(leak.sites, values, strict=True))
-        },
+        groups=groups,
         target=0.0,
         replicates=overall,
         arrays={"lie": lie, "change": change.mean(1)},
         note="; ".join(filter(None, notes)),
     )
-
-
-def _subjects(resampler: Resampler, rows: NDArray[np.bool_]) -> int:
-    return len(np.unique(resampler.subjects[rows]))
 
 
 @metric(
@@ -281,18 +277,8 @@ def leakage_sex(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     place = np.array([classes.index(sex) if sex in classes else 0 for sex in told])
     change = inputs.arrays("leakage.sex")["predicted"].astype(np.float64) - probe["predicted"]
     towards = change[:, np.arange(len(test)), place]
-    resampler = Resampler(test, len(towards), rng)
-
-    def mean(chosen: NDArray[np.intp], weights: Floats) -> Floats:
-        return weighted_mean(towards[:, chosen], weights)
-
-    overall, replicates = resampler(mean, rows)
-    return MetricResult(
-        overall,
-        groups=resampler.by_site(mean, rows),
-        target=0.0,
-        replicates=replicates,
-        note=reservation(probe),
+    return Resampler(test, len(towards), rng).result(
+        mean_of(towards), rows, target=0.0, note=reservation(probe)
     )
 
 
@@ -319,19 +305,9 @@ def age_mae_placebo(inputs: MetricInputs, rng: np.random.Generator) -> MetricRes
         return MetricResult.skipped("no test scan has a known age")
     read = inputs.arrays("leakage.age")["predicted"].astype(np.float64)
     errors = np.abs(read - age).mean(0)
-    resampler = Resampler(test, len(errors), rng)
-
-    def mae(chosen: NDArray[np.intp], weights: Floats) -> Floats:
-        return weighted_mean(errors[:, chosen], weights)
-
-    overall, replicates = resampler(mae, rows)
     honest = np.abs(probe["predicted"].astype(np.float64) - age)[:, rows]
-    return MetricResult(
-        overall,
-        groups=resampler.by_site(mae, rows),
-        target=float(honest.mean()),
-        replicates=replicates,
-        note=reservation(probe),
+    return Resampler(test, len(errors), rng).result(
+        mean_of(errors), rows, target=float(honest.mean()), note=reservation(probe)
     )
 
 

@@ -26,7 +26,6 @@ from harmbench.protocol.leakage.slopes import (
 )
 from harmbench.protocol.probes.training import MIN_N, apply_probe, labeled, reservation
 from harmbench.protocol.resampled import Floats, Resampler
-from harmbench.stats import percentile_interval
 
 READER = "oracle:probe.age"
 LEAST_DISTANCE = 1.0
@@ -125,8 +124,7 @@ def population_pull(inputs: MetricInputs, rng: np.random.Generator) -> MetricRes
     if unread(scale):
         return MetricResult.skipped(unread(scale))
     value, replicates = raw.value / scale.value, raw.replicates / scale.replicates
-    n = len(np.unique(resampler.subjects[rows]))
-    overall = Estimate(float(value), *percentile_interval(replicates, df=resampler.df(rows)), n)
+    overall = resampler.estimate(float(value), replicates, rows)
     names = np.unique(resampler.sites[rows])
     at = [rows & (resampler.sites == name) for name in names]
     by_site = np.array([[distance[own][0], change[:, own].mean()] for own in at])

@@ -182,15 +182,34 @@ def _standardization(cohort: Cohort, task: Task) -> dict[str, NDArray]:
         if len(labels) < LEAST_OF_A_CLASS or not constants["label_scale"] > 0:
             raise ProductUnavailable(f"{len(labels)} ages of the probe part do not differ")
     else:
-        names, counts = np.unique(labels.astype(str), return_counts=True)
-        constants["classes"] = names
-        if len(names) < 2 or counts.min() < LEAST_OF_A_CLASS:
-            held = ", ".join(f"{n} of {name}" for n, name in zip(counts, names, strict=True))
-            raise ProductUnavailable(
-                f"the probe part holds {held or 'no ' + task}; a probe needs two values of "
-                f"{task} with {LEAST_OF_A_CLASS} scans each"
-            )
+        constants["classes"] = learnable_classes(labels.astype(str), task)
     return {name: np.asarray(value) for name, value in constants.items()}
+
+
+def learnable_classes(labels: NDArray, what: str) -> NDArray:
+    """Return the different labels of the probe part, sorted.
+
+    Raises
+    ------
+    ProductUnavailable
+        If there are fewer than two, or one has fewer than `LEAST_OF_A_CLASS` scans.
+    """
+    names, counts = np.unique(labels, return_counts=True)
+    if len(names) < 2 or counts.min() < LEAST_OF_A_CLASS:
+        held = ", ".join(f"{n} of {name}" for n, name in zip(counts, names, strict=True))
+        raise ProductUnavailable(
+            f"the probe part holds {held or 'no ' + what}; a probe needs two values of {what} "
+            f"with {LEAST_OF_A_CLASS} scans each"
+        )
+    return names
+
+
+def validation_rows(training: Cohort, seed: int, share: float) -> NDArray[np.bool_]:
+    """Return the rows of the probe part on which all probes of a seed are validated."""
+    from harmbench.data.splits import validation_keys
+
+    held_out = set(validation_keys(training, seed, share))
+    return np.array([key in held_out for key in training.keys])
 
 
 def _standardized(
@@ -210,7 +229,6 @@ def _data(
     config: ProbeConfig,
 ) -> ProbeData:
     """Return standardized images and labels, with each seed's training and validation rows."""
-    from harmbench.data.splits import validation_keys
     from harmbench.protocol.probes.network import ProbeData
 
     cohort = cohort.subset(labeled(cohort, task))
@@ -220,12 +238,9 @@ def _data(
         labels = ((ages - constants["label_mean"]) / constants["label_scale"]).astype(np.float32)
     else:
         labels = np.searchsorted(constants["classes"], column.astype(str)).astype(np.int64)
-    train, validation = [], []
-    for seed in seeds:
-        held_out = set(validation_keys(cohort, seed, config.validation))
-        chosen = np.array([key in held_out for key in cohort.keys])
-        train.append(np.flatnonzero(~chosen))
-        validation.append(np.flatnonzero(chosen))
+    held_out = [validation_rows(cohort, seed, config.validation) for seed in seeds]
+    train = [np.flatnonzero(~rows) for rows in held_out]
+    validation = [np.flatnonzero(rows) for rows in held_out]
     images = _standardized(cohort.images, constants)
     return ProbeData(images, labels, len(constants["classes"]), train, validation)
 

@@ -20,11 +20,13 @@ unbiased and need neither.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 
-from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import Estimate, Metric, MetricInputs, MetricResult, metric
 from harmbench.errors import HarmbenchError
 from harmbench.protocol.features.sets import (
     REFERENCE_ORDER,
@@ -195,15 +197,11 @@ def _reconstruction(inputs: MetricInputs, extractor: str, rng: np.random.Generat
 
 # Declarations -----------------------------------------------------------------------------------
 
-_FRECHET = {
-    "axis": "quality",
-    "direction": "lower",
-    "goal": 0.0,
-    "range": (0.0, None),
-    "min_n": 100,
+_SOURCES = {
+    "inception": ("fid", "arXiv:1706.08500"),
+    "random-conv": ("fd", "arXiv:2002.09797"),
 }
-_POOLED_ORDER = (("identity",), ("mean-image",))
-_FID_DOI, _FD_DOI = "arXiv:1706.08500", "arXiv:2002.09797"
+"""Prefix of the metrics of each extractor, and their source."""
 
 
 def _needs_own(extractor: str) -> tuple[str, ...]:
@@ -211,91 +209,70 @@ def _needs_own(extractor: str) -> tuple[str, ...]:
     return ("own_site.test", "raw.test", *names)
 
 
-@metric(
-    label="FID pooled",
-    level="five",
-    needs=needs("inception"),
-    expected_order=_POOLED_ORDER,
-    extractor="inception",
-    doi=_FID_DOI,
-    **_FRECHET,
+def _declared(
+    extractor: str,
+    name: str,
+    distance: Callable[[MetricInputs, str, np.random.Generator], MetricResult],
+    summary: str,
+    needs: Callable[[str], tuple[str, ...]] = needs,
+    order: tuple[tuple[str, ...], ...] = (),
+) -> Metric:
+    """Declare a distance on the features of one extractor."""
+    prefix, doi = _SOURCES[extractor]
+    if extractor != "inception":
+        summary = f"`fid_{name}` on features of a fixed random network."
+
+    @metric(
+        name=f"{prefix}_{name}",
+        label=f"{prefix.upper()} {name}",
+        summary=summary,
+        axis="quality",
+        level="five",
+        direction="lower",
+        goal=0.0,
+        range=(0.0, None),
+        min_n=100,
+        needs=needs(extractor),
+        wants=(f"oracle:features.{extractor}.test",) if distance is _reference else (),
+        expected_order=order,
+        extractor=extractor,
+        doi=doi,
+    )
+    def compute(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
+        return distance(inputs, extractor, rng)
+
+    return compute
+
+
+# The reading nearest to the paper's. Doing nothing wins it by construction.
+fid_pooled, fd_pooled = (
+    _declared(
+        extractor,
+        "pooled",
+        _pooled,
+        "Harmonized test images against disjoint real images of all sites, unharmonized.",
+        order=(("identity",), ("mean-image",)),
+    )
+    for extractor in _SOURCES
 )
-def fid_pooled(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Harmonized test images against disjoint real images of all sites, unharmonized.
-
-    The reading nearest to the paper's. Doing nothing wins it by construction.
-    """
-    return _pooled(inputs, "inception", rng)
-
-
-@metric(
-    label="FD pooled",
-    level="five",
-    needs=needs("random-conv"),
-    expected_order=_POOLED_ORDER,
-    extractor="random-conv",
-    doi=_FD_DOI,
-    **_FRECHET,
+# A population that differs in age changes it, too: compare it with the target and the floors.
+fid_reference, fd_reference = (
+    _declared(
+        extractor,
+        "reference",
+        _reference,
+        "Harmonized test images against disjoint real images of the reference site.",
+        order=REFERENCE_ORDER,
+    )
+    for extractor in _SOURCES
 )
-def fd_pooled(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """`fid_pooled` on features of a fixed random network."""
-    return _pooled(inputs, "random-conv", rng)
-
-
-@metric(
-    label="FID reference",
-    level="five",
-    needs=needs("inception"),
-    wants=("oracle:features.inception.test",),
-    expected_order=REFERENCE_ORDER,
-    extractor="inception",
-    doi=_FID_DOI,
-    **_FRECHET,
+fid_reconstruction, fd_reconstruction = (
+    _declared(
+        extractor,
+        "reconstruction",
+        _reconstruction,
+        "Test images rendered back to their own site against the same images as they are.",
+        _needs_own,
+    )
+    for extractor in _SOURCES
 )
-def fid_reference(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Harmonized test images against disjoint real images of the reference site.
-
-    A population that differs in age moves it too: hold it against the target and the floors.
-    """
-    return _reference(inputs, "inception", rng)
-
-
-@metric(
-    label="FD reference",
-    level="five",
-    needs=needs("random-conv"),
-    wants=("oracle:features.random-conv.test",),
-    expected_order=REFERENCE_ORDER,
-    extractor="random-conv",
-    doi=_FD_DOI,
-    **_FRECHET,
-)
-def fd_reference(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """`fid_reference` on features of a fixed random network."""
-    return _reference(inputs, "random-conv", rng)
-
-
-@metric(
-    label="FID reconstruction",
-    level="five",
-    needs=_needs_own("inception"),
-    extractor="inception",
-    doi=_FID_DOI,
-    **_FRECHET,
-)
-def fid_reconstruction(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Test images rendered back to their own site against the same images as they are."""
-    return _reconstruction(inputs, "inception", rng)
-
-
-@metric(
-    label="FD reconstruction",
-    level="five",
-    needs=_needs_own("random-conv"),
-    extractor="random-conv",
-    doi=_FD_DOI,
-    **_FRECHET,
-)
-def fd_reconstruction(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """`fid_reconstruction` on features of a fixed random network."""
-    return _reconstruction(inputs, "random-conv", rng)

@@ -11,23 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
+from harmbench.contracts.metric import Estimate, Metric, MetricInputs, MetricResult, metric
 from harmbench.files.blocks import blocks
 from harmbench.protocol.features.sets import REFERENCE_ORDER, FeatureSet, at_reference_site, needs
 from harmbench.stats import mmd_u
 
 SUBJECTS_AT_ONCE = 1024
 """Averaging over a subject's rows is a product of matrices: the cube of what is done at once."""
-
-_KERNEL = {
-    "axis": "quality",
-    "level": "five",
-    "direction": "lower",
-    "goal": 0.0,
-    "min_n": 20,
-    "expected_order": REFERENCE_ORDER,
-    "doi": "arXiv:1801.01401",
-}
 
 
 def polynomial_kernel(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
@@ -76,26 +66,39 @@ def _by_subject(x: FeatureSet) -> Iterator[tuple[NDArray[np.float64], NDArray[np
         yield member / member.sum(1, keepdims=True), rows
 
 
-@metric(
-    label="KID reference",
-    needs=needs("inception"),
-    extractor="inception",
-    **_KERNEL,
+def _declared(name: str, label: str, extractor: str, summary: str) -> Metric:
+    """Declare the distance on the features of one extractor."""
+
+    @metric(
+        name=name,
+        label=label,
+        summary=summary,
+        axis="quality",
+        level="five",
+        direction="lower",
+        goal=0.0,
+        min_n=20,
+        needs=needs(extractor),
+        expected_order=REFERENCE_ORDER,
+        extractor=extractor,
+        doi="arXiv:1801.01401",
+    )
+    def compute(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
+        return _kernel(inputs, extractor)
+
+    return compute
+
+
+# The companion of `fid_reference` at small n; it may be negative.
+kid_reference = _declared(
+    "kid_reference",
+    "KID reference",
+    "inception",
+    "Kernel distance of harmonized test images to real images of the reference site, unbiased.",
 )
-def kid_reference(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Kernel distance of harmonized test images to real images of the reference site, unbiased.
-
-    The companion of `fid_reference` at small n; it may be negative.
-    """
-    return _kernel(inputs, "inception")
-
-
-@metric(
-    label="KD reference",
-    needs=needs("random-conv"),
-    extractor="random-conv",
-    **_KERNEL,
+kd_reference = _declared(
+    "kd_reference",
+    "KD reference",
+    "random-conv",
+    "`kid_reference` on features of a fixed random network.",
 )
-def kd_reference(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """`kid_reference` on features of a fixed random network."""
-    return _kernel(inputs, "random-conv")

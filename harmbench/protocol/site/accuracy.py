@@ -10,8 +10,7 @@ from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.contracts.product import Product, ProductContext
 from harmbench.protocol.probes.training import MIN_N, apply_probe, predicted_classes, reservation
-from harmbench.protocol.resampled import Floats, Resampler, Statistic
-from harmbench.stats import weighted_balanced_accuracy
+from harmbench.protocol.resampled import Floats, Resampler, balanced_accuracy_of, unweighted
 
 ORACLE = "oracle:probe.site"
 FLOOR = "floor.site"
@@ -77,15 +76,12 @@ def site_bacc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     predicted = predicted_classes(arrays)
     resampler = Resampler(test, len(predicted), rng)
     truth, rows = _known(test, arrays["classes"])
-    accuracy = _balanced_accuracy(truth, predicted)
-    overall, replicates = resampler(accuracy, rows)
     target, floors = _target(inputs, truth, rows)
-    return MetricResult(
-        overall,
-        groups=resampler.by_site(accuracy, rows),
+    return resampler.result(
+        balanced_accuracy_of(truth, predicted),
+        rows,
         target=target,
         floors=floors | {"chance": 1 / len(arrays["classes"])},
-        replicates=replicates,
         per_scan=_per_scan(test, predicted),
         arrays={
             "confusion": _confusion(truth, predicted, arrays["classes"]),
@@ -122,7 +118,7 @@ def site_excess(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         return MetricResult.skipped("there is neither an oracle nor a classifier of age and sex")
     resampler = Resampler(test, len(predicted), rng)
     truth, rows = _known(test, arrays["classes"])
-    own, other = _balanced_accuracy(truth, predicted), _balanced_accuracy(truth, reference)
+    own, other = balanced_accuracy_of(truth, predicted), balanced_accuracy_of(truth, reference)
 
     def excess(chosen: NDArray[np.intp], weights: Floats) -> Floats:
         target = other(chosen, weights)
@@ -130,8 +126,7 @@ def site_excess(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         same = target.shape[1] in (1, len(predicted))
         return own(chosen, weights) - (target if same else target.mean(1, keepdims=True))
 
-    overall, replicates = resampler(excess, rows)
-    return MetricResult(overall, target=0.0, replicates=replicates, note=reservation(arrays))
+    return resampler.result(excess, rows, groups=None, target=0.0, note=reservation(arrays))
 
 
 @metric(
@@ -158,20 +153,16 @@ def site_bacc_frozen(inputs: MetricInputs, rng: np.random.Generator) -> MetricRe
         return arrays["classes"][apply_probe(arrays, "site", cohort.images).argmax(-1)]
 
     predicted = read(test)
-    resampler = Resampler(test, len(predicted), rng)
-    accuracy = _balanced_accuracy(truth, predicted)
-    overall, replicates = resampler(accuracy, rows)
     chance = 1 / len(arrays["classes"])
     target = chance
     if "oracle:harmonized.test" in inputs:
-        oracle = _balanced_accuracy(truth, read(inputs.cohort("oracle:harmonized.test")))
-        target = _plain(oracle, rows)
-    return MetricResult(
-        overall,
-        groups=resampler.by_site(accuracy, rows),
+        oracle = read(inputs.cohort("oracle:harmonized.test"))
+        target = unweighted(balanced_accuracy_of(truth, oracle), rows)
+    return Resampler(test, len(predicted), rng).result(
+        balanced_accuracy_of(truth, predicted),
+        rows,
         target=target,
         floors={"chance": chance},
-        replicates=replicates,
         note=reservation(arrays),
     )
 
@@ -182,18 +173,6 @@ def _known(test: Cohort, classes: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
     return truth, np.isin(truth, classes)
 
 
-def _balanced_accuracy(truth: NDArray, predicted: NDArray) -> Statistic:
-    def statistic(chosen: NDArray[np.intp], weights: Floats) -> Floats:
-        return weighted_balanced_accuracy(truth[chosen], predicted[:, chosen], weights)
-
-    return statistic
-
-
-def _plain(statistic: Statistic, rows: NDArray[np.bool_]) -> float:
-    """Return a statistic without weights, averaged over the probe seeds."""
-    return float(statistic(np.flatnonzero(rows), np.ones((1, int(rows.sum())))).mean())
-
-
 def _target(
     inputs: MetricInputs, truth: NDArray, rows: NDArray[np.bool_]
 ) -> tuple[float, dict[str, float]]:
@@ -201,11 +180,11 @@ def _target(
     floors = {}
     if FLOOR in inputs:
         from_table = inputs.arrays(FLOOR)["predicted"][None]
-        floors["age and sex"] = _plain(_balanced_accuracy(truth, from_table), rows)
+        floors["age and sex"] = unweighted(balanced_accuracy_of(truth, from_table), rows)
     target = floors.get("age and sex", float("nan"))
     if ORACLE in inputs:
         oracle = predicted_classes(inputs.arrays(ORACLE))
-        target = _plain(_balanced_accuracy(truth, oracle), rows)
+        target = unweighted(balanced_accuracy_of(truth, oracle), rows)
     return target, floors
 
 

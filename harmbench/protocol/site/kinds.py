@@ -19,30 +19,30 @@ The products ``site.kinds`` and ``site.reference`` (of the reference site agains
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs, MetricResult, metric
-from harmbench.contracts.product import Product, ProductContext, ProductUnavailable
+from harmbench.contracts.product import Product, ProductContext
 from harmbench.files.blocks import blocks, image_bytes
 from harmbench.protocol.features.intensities import intensity_features
 from harmbench.protocol.probes.training import (
-    LEAST_OF_A_CLASS,
     MIN_N,
     apply_probe,
+    learnable_classes,
     make_probe,
     predicted_classes,
     probe_config,
     reservation,
+    validation_rows,
 )
-from harmbench.protocol.resampled import Floats, Resampler, Statistic
-from harmbench.stats import weighted_balanced_accuracy
+from harmbench.protocol.resampled import Resampler, balanced_accuracy_of, unweighted
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
@@ -118,7 +118,8 @@ def make_kinds(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArr
     if CNN in inputs:
         arrays = inputs.arrays(CNN)
         said = apply_probe(arrays, "site", training.images, context.device).argmax(-1)
-        held_out = [validation_rows(training, seed, context.probe) for seed in context.seeds]
+        share = probe_config(context.probe).validation
+        held_out = [validation_rows(training, seed, share) for seed in context.seeds]
         accuracies = [
             _accuracy(labels[rows], arrays["classes"][codes][rows])
             for rows, codes in zip(held_out, said, strict=True)
@@ -136,7 +137,8 @@ def make_reference(inputs: MetricInputs, context: ProductContext) -> dict[str, N
 def _trained(inputs: MetricInputs, labels: NDArray, context: ProductContext) -> Kinds:
     """Train each kind once a seed without its validation rows; predict those and the test part."""
     training, test = inputs.cohort("harmonized.probe"), inputs.cohort("harmonized.test")
-    _check_classes(labels)
+    learnable_classes(labels, "site")
+    share = probe_config(context.probe).validation
     read: dict[str, Callable[[Cohort], NDArray]] = {
         "linear": _flat,
         "boosting": partial(intensity_features, masks=training.mask),
@@ -148,7 +150,7 @@ def _trained(inputs: MetricInputs, labels: NDArray, context: ProductContext) -> 
         x, x_test = features(training), features(test)
         predicted, accuracies = [], []
         for seed in context.seeds:
-            held_out = validation_rows(training, seed, context.probe)
+            held_out = validation_rows(training, seed, share)
             fit = np.flatnonzero(~held_out)
             linear = kind == "linear"
             probe = linear_probe(seed, len(fit), x.shape[1]) if linear else boosting_probe(seed)
@@ -182,14 +184,6 @@ def make_fitset(inputs: MetricInputs, context: ProductContext) -> dict[str, NDAr
     return make_probe("site", MetricInputs(images, inputs.reference_site), context)
 
 
-def validation_rows(training: Cohort, seed: int, probe: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Return which rows of the probe part the CNN of this seed is validated on, and so all are."""
-    from harmbench.data.splits import validation_keys
-
-    held_out = set(validation_keys(training, seed, probe_config(probe).validation))
-    return np.array([key in held_out for key in training.keys])
-
-
 def _labels(cohort: Cohort, reference: str | None) -> NDArray:
     sites = cohort.column("site").astype(str)
     return sites if reference is None else np.where(sites == reference, reference, REST)
@@ -199,17 +193,8 @@ def _flat(cohort: Cohort) -> NDArray[np.float32]:
     return cohort.images.reshape(len(cohort), -1)
 
 
-def _check_classes(labels: NDArray) -> None:
-    names, counts = np.unique(labels, return_counts=True)
-    if len(names) < 2 or counts.min() < LEAST_OF_A_CLASS:
-        held = ", ".join(f"{n} of {name}" for n, name in zip(counts, names, strict=True))
-        raise ProductUnavailable(
-            f"the probe part holds {held}; a probe needs two classes with {LEAST_OF_A_CLASS} scans"
-        )
-
-
 def _accuracy(truth: NDArray, predicted: NDArray) -> float:
-    return float(weighted_balanced_accuracy(truth, predicted, np.ones((1, len(truth))))[0])
+    return unweighted(balanced_accuracy_of(truth, predicted[None]), np.ones(len(truth), bool))
 
 
 # Metrics ----------------------------------------------------------------------------------------
@@ -230,35 +215,22 @@ def _result(
     truth = _labels(test, reference)
     classes = np.unique(_labels(inputs.cohort("raw.probe"), reference))
     rows = np.isin(truth, classes)
-    resampler = Resampler(test, len(predicted), rng)
-    accuracy = _balanced(truth, predicted)
-    overall, replicates = resampler(accuracy, rows)
     floors = {"chance": 1 / len(classes)}
     if FLOOR in inputs:
         said = inputs.arrays(FLOOR)["predicted"]
         said = said if reference is None else np.where(said == reference, reference, REST)
-        floors["age and sex"] = _plain(truth, said[None], rows)
+        floors["age and sex"] = unweighted(balanced_accuracy_of(truth, said[None]), rows)
     target = floors.get("age and sex", float("nan"))
+    if oracle is not None:
+        target = unweighted(balanced_accuracy_of(truth, oracle), rows)
     table = test.participants[["participant_id", "session_id", "site"]]
-    return MetricResult(
-        overall,
-        groups=resampler.by_site(accuracy, rows),
-        target=target if oracle is None else _plain(truth, oracle, rows),
+    return Resampler(test, len(predicted), rng).result(
+        balanced_accuracy_of(truth, predicted),
+        rows,
+        target=target,
         floors=floors,
-        replicates=replicates,
         per_scan=table.assign(recognized=(predicted == truth).mean(0)),
     )
-
-
-def _balanced(truth: NDArray, predicted: NDArray) -> Statistic:
-    def statistic(chosen: NDArray[np.intp], weights: Floats) -> Floats:
-        return weighted_balanced_accuracy(truth[chosen], predicted[:, chosen], weights)
-
-    return statistic
-
-
-def _plain(truth: NDArray, predicted: NDArray, rows: NDArray[np.bool_]) -> float:
-    return float(np.mean([_accuracy(truth[rows], said[rows]) for said in predicted]))
 
 
 def _of_chosen_kind(
@@ -341,9 +313,8 @@ def site_bacc_fitset(inputs: MetricInputs, rng: np.random.Generator) -> MetricRe
     if CNN in inputs:
         truth = _labels(inputs.cohort("raw.test"), None)
         rows = np.isin(truth, inputs.arrays(CNN)["classes"])
-        floors["trained on other subjects"] = _plain(
-            truth, predicted_classes(inputs.arrays(CNN)), rows
-        )
+        usual = balanced_accuracy_of(truth, predicted_classes(inputs.arrays(CNN)))
+        floors["trained on other subjects"] = unweighted(usual, rows)
     return replace(result, floors=floors, note=reservation(arrays))
 
 
