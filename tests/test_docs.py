@@ -16,7 +16,7 @@ from harmbench.cli.app import app
 from harmbench.config import RunConfig, build_dataset
 from harmbench.data.bids_write import write_bids
 from harmbench.data.toy import ToyDataset
-from harmbench.engine.run import _identity
+from harmbench.engine.layout import identity_of
 from harmbench.results.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +105,7 @@ def test_runs_in_the_order_of_a_reader_never_meet_in_one_folder(
     planned = []
 
     def plan(config: RunConfig, folder: Path) -> str:
-        identity = _identity(config, build_dataset(config))
+        identity = identity_of(config, build_dataset(config))
         place = RunFolder(folder)
         place.begin(identity)  # raises where the folder holds another run
         if not place.config_file.is_file():
