@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -40,6 +40,11 @@ class Progress:
 
     def message(self, text: str) -> None:
         """Say one line."""
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Show nothing inside the block, where another process shows a copy of this object."""
+        yield
 
     def __enter__(self) -> Progress:
         return self
@@ -180,6 +185,18 @@ class BarProgress(Progress):
         """Say one line above the bars."""
         self._bars.console.print(text, highlight=False, markup=False)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Hide the bars inside the block."""
+        self._bars.stop()
+        try:
+            yield
+        finally:
+            self._bars.start()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BarProgress, ()
+
     def __enter__(self) -> BarProgress:
         self._bars.start()
         return self
@@ -203,4 +220,8 @@ def make_progress(quiet: bool = False) -> Progress:
         return Progress()
     if sys.stderr.isatty():
         return BarProgress()
-    return LineProgress(lambda text: print(text, file=sys.stderr, flush=True))
+    return LineProgress(_print_to_stderr)
+
+
+def _print_to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from harmbench.config import MethodSpec, RunConfig, build_dataset, build_method
 from harmbench.contracts.cohort import Cohort
@@ -14,11 +13,7 @@ from harmbench.contracts.dataset import Dataset
 from harmbench.contracts.method import Harmonizer
 from harmbench.engine.fitting import fit, settings
 from harmbench.engine.log import timed, work_log
-from harmbench.files.atomic import UNFINISHED
 from harmbench.progress import Progress
-
-if TYPE_CHECKING:
-    from harmbench.engine.processes import Member
 
 
 @dataclass(frozen=True)
@@ -67,50 +62,36 @@ def fitted(job: Job, dataset: Dataset, progress: Progress, log: logging.Logger) 
     return method
 
 
-def fitted_together(job: Job, devices: int, progress: Progress) -> Harmonizer:
-    """Return the method, fitted in several processes; see `harmbench.engine.processes.launch`.
+def fit_together(job: Job, folder: Path, devices: int, progress: Progress) -> None:
+    """Fit in several processes; see `harmbench.training.processes.launch`.
 
     Parameters
     ----------
     job : Job
         What to fit, and on which kind of device.
+    folder : Path
+        Where the first process saves the method.
     devices : int
         Processes to start on this machine, where ``torchrun`` has started none.
     progress : Progress
-        Where the first process's is shown.
-
-    Returns
-    -------
-    Harmonizer
-        As the first process saved it.
+        Shown by the first process.
     """
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=job.checkpoints) as name:
-        _launch(job, Path(name), devices, progress)
-        return type(build_method(job.spec)).load(Path(name))
-
-
-def help_to_fit(job: Job, devices: int, progress: Progress) -> None:
-    """Do the part of a process of ``torchrun`` that is not the first; nothing is kept of it."""
-    _launch(job, job.checkpoints, devices, progress)
-
-
-def _launch(job: Job, folder: Path, devices: int, progress: Progress) -> None:
     # Imported here because it costs seconds that one process need not spend.
-    from harmbench.engine.processes import launch
+    from harmbench.training.processes import launch
 
     launch(_share, job, folder, device=job.config.device, devices=devices, progress=progress)
 
 
-def _share(member: Member, job: Job, folder: Path) -> None:
+def _share(fabric: Any, progress: Progress, job: Job, folder: Path) -> None:
     """Fit as one of several processes; the first one saves the method into the folder."""
-    threads = max(1, job.config.threads // member.here)
-    config = job.config.model_copy(update={"device": member.device, "threads": threads})
-    if member.first:
+    threads = max(1, job.config.threads // fabric.strategy.num_processes)
+    config = job.config.model_copy(update={"device": str(fabric.device), "threads": threads})
+    if fabric.is_global_zero:
         log = work_log(job.checkpoints, "harmbench.train.first")
     else:
         log = logging.getLogger("harmbench.train.helper")
         log.disabled = True
     with timed(log, "share of the fit", threads):
-        method = fitted(replace(job, config=config), build_dataset(config), member.progress, log)
-    if member.first:
+        method = fitted(replace(job, config=config), build_dataset(config), progress, log)
+    if fabric.is_global_zero:
         method.save(folder)

@@ -24,7 +24,7 @@ from harmbench.contracts.dataset import Dataset
 from harmbench.contracts.method import Harmonizer
 from harmbench.data.cache import load_cohort
 from harmbench.data.splits import make_split
-from harmbench.engine.fit_jobs import Job, fitted, fitted_together, help_to_fit
+from harmbench.engine.fit_jobs import Job, fit_together, fitted
 from harmbench.engine.keys import folder_name
 from harmbench.engine.layout import reference_site
 from harmbench.engine.log import timed, work_log
@@ -224,7 +224,7 @@ def train(
                     if first:
                         _train(place, material, progress)
                     else:
-                        help_to_fit(_job(place, material), devices, progress)
+                        fit_together(_job(place, material), place.checkpoints, devices, progress)
             if task:
                 task.advance(1, note=place.title)
     return [place.folder for place in places]
@@ -282,7 +282,9 @@ def _train(place: Place, material: Material, progress: Progress) -> None:
             if material.together == 1:
                 method = fitted(job, material.dataset, progress, log)
             else:
-                method = fitted_together(job, material.devices, progress)
+                with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=job.checkpoints) as folder:
+                    fit_together(job, Path(folder), material.devices, progress)
+                    method = type(build_method(place.spec)).load(Path(folder))
     finally:
         seconds = before + time.perf_counter() - start
         place.note(seconds)

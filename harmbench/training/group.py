@@ -8,8 +8,7 @@ adversarial training calls parts of its model, in turns, and differentiates twic
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,6 @@ import torch
 from torch import Tensor, distributed, nn
 
 from harmbench.errors import HarmbenchError
-
-
-class Lost(RuntimeError):
-    """Another process of the group is gone."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +91,7 @@ class Group:
         values = [value.detach().float().reshape(()) for value in parts.values()]
         tensors = [tensor for tensor in (*gradients, *values) if tensor is not None]
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        with _peers():
-            distributed.all_reduce(flat)
+        distributed.all_reduce(flat)
         flat /= self.size
         for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(mean.view(tensor.shape))
@@ -106,9 +100,8 @@ class Group:
     def copy(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors, in place, by the first process's."""
         if self.size > 1:
-            with _peers():
-                for tensor in tensors:
-                    distributed.broadcast(tensor, 0)
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is up in any of the processes."""
@@ -122,17 +115,8 @@ class Group:
     def _most(self, number: int) -> int:
         # On the processor, so that no GPU waits for it.
         tensor = torch.tensor([number])
-        with _peers():
-            distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+        distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
         return int(tensor)
-
-
-@contextmanager
-def _peers() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise Lost(f"another process of this training is gone ({error})") from error
 
 
 def from_outside() -> int:
