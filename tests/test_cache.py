@@ -71,11 +71,12 @@ def test_two_processes_make_it_once(own: Path) -> None:
     assert times_made(own) == 1
 
 
+@pytest.mark.parametrize("cut", [0, 20])
 @pytest.mark.parametrize("file", ["images.npy", "participants.csv", "mask.npy"])
-def test_a_damaged_entry_is_made_again(own: Path, file: str) -> None:
+def test_a_damaged_entry_is_made_again(own: Path, file: str, cut: int) -> None:
     whole = cache.load_cohort(Kept())
     path = cache.entries()[0] / file
-    path.write_bytes(path.read_bytes()[:20])
+    path.write_bytes(path.read_bytes()[:cut])
     again = cache.load_cohort(Kept())
     assert times_made(own) == 2
     assert_array_equal(again.images, Kept().load().images)

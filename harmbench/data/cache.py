@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from filelock import FileLock
@@ -16,7 +15,7 @@ from harmbench import __version__
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.dataset import Dataset
 from harmbench.errors import HarmbenchError
-from harmbench.files.atomic import LOCK, UNFINISHED, sweep
+from harmbench.files.atomic import LOCK, UNFINISHED
 from harmbench.progress import Progress
 from harmbench.results.folder import read_cohort, write_cohort
 
@@ -33,7 +32,7 @@ def cache_folder() -> Path:
 
 def entries() -> list[Path]:
     """Return the folders of all data sets in the cache."""
-    return sorted(p for p in (cache_folder() / "datasets").glob("*") if p.is_dir())
+    return sorted(p for p in (cache_folder() / "datasets").glob("[!.]*") if p.is_dir())
 
 
 def clear() -> int:
@@ -65,29 +64,34 @@ def load_cohort(dataset: Dataset, progress: Progress | None = None) -> Cohort:
         return dataset.load(progress)
     name = hashlib.sha256(f"{dataset.fingerprint} {__version__}".encode()).hexdigest()[:16]
     folder = cache_folder() / "datasets" / f"{dataset.info.name}-{name}"
+    lock = FileLock(folder.parent / f"{LOCK}-{name}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f"{LOCK}-{name}"):
-            return _kept(folder, dataset, progress)
+        lock.acquire()
     except OSError as error:
         log.warning("the cache %s cannot be used (%s)", folder.parent, error)
         return dataset.load(progress)
+    try:
+        return _kept(folder, dataset, progress)
+    finally:
+        lock.release()
 
 
 def _kept(folder: Path, dataset: Dataset, progress: Progress | None) -> Cohort:
     if folder.is_dir():
         try:
             return read_cohort(folder)
-        except (OSError, ValueError, KeyError, HarmbenchError) as error:
+        except (OSError, EOFError, ValueError, KeyError, HarmbenchError) as error:
             log.warning("%s is damaged (%s) and made again", folder, error)
             shutil.rmtree(folder)
     cohort = dataset.load(progress)
-    sweep(folder.parent.glob(f"{UNFINISHED}{folder.name}*"))
-    temporary = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{folder.name}", dir=folder.parent))
+    temporary = folder.with_name(f"{UNFINISHED}{folder.name}")  # of the holder of the lock
     try:
+        shutil.rmtree(temporary, ignore_errors=True)
         write_cohort(temporary, cohort)
         temporary.rename(folder)
-    except OSError:
+    except OSError as error:
+        log.warning("%s is not kept (%s)", folder.name, error)
         shutil.rmtree(temporary, ignore_errors=True)
         return cohort
     return read_cohort(folder)
