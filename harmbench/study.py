@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from harmbench import registry
 from harmbench.config import MethodSpec, RunConfig, resolve, validated
 from harmbench.errors import HarmbenchError, unknown
-from harmbench.files.foreign import mebibytes, parse_json
+from harmbench.files.foreign import at_home, mebibytes, parse_json
 
 MOST_BYTES = {".toml": 2**16, ".json": 2**24}
 """Longer files can take minutes to be parsed."""
@@ -76,19 +75,7 @@ def read_study(path: Path) -> dict[str, Any]:
         return _from_run(path, content)
     study = validated(Study, content, f"--config {path}")
     stated = study.model_dump(exclude_none=True) | _methods(study)
-    return {name: _at_home(value) for name, value in stated.items()}
-
-
-def _at_home(value: Any) -> Any:
-    """Return a setting with ``~`` in front of a path expanded, as on the command line."""
-    if isinstance(value, Path):
-        return value.expanduser()
-    if isinstance(value, tuple):
-        return tuple(_at_home(one) for one in value)
-    if isinstance(value, str):
-        name, equals, path = value.rpartition("=")
-        return name + equals + os.path.expanduser(path) if path.startswith("~") else value
-    return value
+    return {name: at_home(value) for name, value in stated.items()}
 
 
 def _methods(study: Study) -> dict[str, Any]:

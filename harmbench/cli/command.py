@@ -17,6 +17,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from harmbench import registry
+from harmbench.files.foreign import at_home
 
 
 def expand(args: list[str], options: Collection[str]) -> list[str]:
@@ -68,7 +69,7 @@ PANELS = {
     "What to run": "methods method config preset protocol metrics controls seeds seed data_seed "
     "reference_site repeat_within target weights name",
     "Data": "data harmonized site_column age_column sex_column sex_codes age_unit features suffix "
-    "contains center follow_links slices slice_step slice_z skip_bad",
+    "contains center follow_links slices slice_z skip_bad",
     "Machine": "threads device devices jobs dask inception_weights",
     "Output": "out html save no_images hash_ids markdown products dry_run quiet debug",
 }
@@ -171,19 +172,6 @@ class HarmbenchCommand(TyperCommand):
             name = flags[-1].removeprefix("--").replace("-", "_")
             return _complete(name, ctx, None, incomplete) if name in VALUES else []
         return super().shell_complete(ctx, incomplete)
-
-
-def at_home(value: Any) -> Any:
-    """Return a value of the command line with ``~`` before a path, or after ``=``, expanded."""
-    if isinstance(value, Path):
-        return value.expanduser()
-    if isinstance(value, list | tuple):
-        return type(value)(at_home(one) for one in value)
-    if isinstance(value, str):
-        name, equals, path = value.rpartition("=")
-        if path.startswith("~"):
-            return name + equals + os.path.expanduser(path)
-    return value
 
 
 def _complete(name: str, ctx: Any, param: Any, incomplete: str) -> list[Any]:

@@ -57,11 +57,9 @@ def late_repeats(table: pd.DataFrame, within: float = REPEAT_WITHIN) -> tuple[in
         at two sites within this time.
     """
     people = late = 0
-    for _, own in table.drop_duplicates(["participant_id", "site", "session_id"]).groupby(
-        "participant_id"
-    ):
-        if own["site"].nunique() < 2:
-            continue
+    scans = table.drop_duplicates(["participant_id", "site", "session_id"])
+    several = scans.groupby("participant_id")["site"].transform("nunique") > 1
+    for _, own in scans[several].groupby("participant_id"):
         first, second = np.triu_indices(len(own), 1)
         sites = own["site"].to_numpy().astype(str)
         apart = days_apart(own.iloc[first], own.iloc[second])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 HARMLESS = 2**28
@@ -41,3 +43,16 @@ def parse_json(text: str) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     return said
+
+
+def at_home(value: Any) -> Any:
+    """Return a setting with ``~`` before a path, or after ``=``, expanded."""
+    if isinstance(value, Path):
+        return value.expanduser()
+    if isinstance(value, list | tuple):
+        return type(value)(at_home(one) for one in value)
+    if isinstance(value, str):
+        name, equals, path = value.rpartition("=")
+        if path.startswith("~"):
+            return name + equals + os.path.expanduser(path)
+    return value
