@@ -182,6 +182,7 @@ def test_two_processes_come_to_the_same_bytes_and_do_nothing_twice(room: Path) -
 
 
 @posix
+@pytest.mark.faults
 def test_what_a_process_dies_of_is_tried_again_alone_and_the_rest_is_done_once(room: Path) -> None:
     methods = ("Dies", "DiesAgain", "Counted")
     summary = run(config(room, *methods, controls=["none"]), room / "out", jobs=1)

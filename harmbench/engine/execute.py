@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -26,9 +26,12 @@ from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress, Task
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 SECONDS_TO_CONNECT = 10
+SECONDS_BETWEEN_LOOKS = 0.05
+SECONDS_TO_RESTART = 180.0
+"""How long Dask may take to start a process in place of one that died."""
 SECONDS_TO_SAVE = 3.0
 """How long trainings may take to save their state when a run is stopped."""
 
@@ -200,6 +203,7 @@ class _Remote:
         self._client, self._progress, self._task = client, progress, task
         self._order = Order(root, settings_id(root), open_graph)
         self._topic = self._order.topic
+        self._rounds = 0
         self._shown: dict[str, tuple[ExitStack, Task]] = {}
 
     def __enter__(self) -> _Remote:
@@ -226,27 +230,27 @@ class _Remote:
                     log.error("%s, %s: %s", node.cell.headline, node.name, reason)
                     outcomes[one] = Outcome("failed", f"{node.name}: {reason}")
                     self._task.advance(1)
-            if not suspects and not left.keys() <= outcomes.keys():
-                raise HarmbenchError(
-                    "the connection to the scheduler was lost; the same command goes on where it "
-                    "was"
-                )
         return outcomes
 
     def _round(self, nodes: Mapping[str, Node], outcomes: Outcomes) -> list[str]:
         """Add the outcomes of nodes; return those during which a worker has died."""
-        from distributed import KilledWorker, as_completed
+        from distributed import KilledWorker
 
         known = {i: outcomes[i] for n in nodes.values() for i in n.before if i in outcomes}
         order = self._order.after(known)
-        graph = _delayed(nodes, order, f"{digest(str(self._order.root))[:8]}/")
+        # Other names in every round: Dask forgets a name some time after the last use of it.
+        self._rounds += 1
+        graph = _delayed(nodes, order, f"{digest(str(self._order.root))[:8]}-{self._rounds}/")
         futures = self._client.compute(list(graph.values()), optimize_graph=False)
         of = dict(zip((future.key for future in futures), nodes, strict=True))
         suspects = []
         try:
-            for future in as_completed(futures, loop=self._client.loop):
-                if future.cancelled():  # the scheduler is gone
-                    continue
+            for future in self._completed(futures):
+                if future.cancelled():
+                    raise HarmbenchError(
+                        "the connection to the scheduler was lost; the same command goes on where "
+                        "it was"
+                    )
                 error = future.exception()
                 if error is None:
                     outcomes[of[future.key]] = future.result()
@@ -262,6 +266,25 @@ class _Remote:
             self._client.cancel(futures)
             raise
         return suspects
+
+    def _completed(self, futures: Sequence[Future]) -> Iterator[Future]:
+        """Yield futures as they complete."""
+        pending, seen = set(futures), time.monotonic()
+        while pending:
+            done = {future for future in pending if future.status != "pending"}
+            pending -= done
+            yield from done
+            if done:
+                continue
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            now = time.monotonic()
+            if self._client.cluster is None or self._client.scheduler_info()["workers"]:
+                seen = now
+            elif now - seen > SECONDS_TO_RESTART:
+                raise HarmbenchError(
+                    "a process that died was not started again; the same command goes on where it "
+                    "was"
+                )
 
     def _stop(self) -> None:
         """Let trainings save their state, where that is soon done."""
