@@ -149,7 +149,7 @@ def _local_cluster(jobs: int) -> Iterator[Any]:
             cluster = LocalCluster(
                 n_workers=jobs,
                 threads_per_worker=1,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # any free port
                 memory_limit=0,
                 silence_logs=logging.CRITICAL,
             )
