@@ -137,6 +137,9 @@ def reference(session: nox.Session) -> None:
     run_shared(session, "harmbench", "report", str(run), "--out", str(place))
     for name in ("config.json", "environment.json", "scores.csv", "timing.csv"):
         shutil.copy(run / name, place / name)
+    costs = "import pandas as pd; from harmbench.engine.costs import REFERENCE, READ, medians; "
+    costs += f"medians(pd.read_csv('{place / 'timing.csv'}', **READ)).to_csv(REFERENCE)"
+    run_shared(session, "python", "-c", costs)
     # The large PNG files come anew from `harmbench report`; in the repository they would weigh.
     shutil.rmtree(place / "figures" / "print")
 

@@ -116,13 +116,10 @@ def run(
     >>> results = hb.run(["combat"], data="phantom", preset="smoke")  # doctest: +SKIP
     >>> results.table(["truth_mae"])  # doctest: +SKIP
     """
-    alone = jobs is None and dask is None
-    study = None if config is None else Path(config)
-    if not alone and threads is None:
-        threads = combined(study, {}).get("threads") or 1
     settings, folder = run_settings(
         config,
         out,
+        alone=jobs is None and dask is None,
         methods=methods,
         data=data,
         preset=preset,
@@ -144,7 +141,7 @@ def run(
 
 
 def run_settings(
-    config: str | Path | None, out: str | Path | None, **given: Any
+    config: str | Path | None, out: str | Path | None, *, alone: bool = True, **given: Any
 ) -> tuple[RunConfig, Path]:
     """Return the settings of a run and its folder.
 
@@ -152,11 +149,15 @@ def run_settings(
     ----------
     config, out : path or None
         Study file, run folder.
+    alone : bool
+        Whether one process does everything; several have one thread each unless stated.
     **given
         Settings of `harmbench.config.resolve`, None where not given.
     """
     study = None if config is None else Path(config)
     settings = combined(study, given)
+    if not alone:
+        settings.setdefault("threads", 1)
     if not settings.get("methods") and not settings.get("controls"):
         raise HarmbenchError(
             "nothing to judge: give --methods NAME... (see `harmbench methods`), or --controls"
@@ -387,6 +388,11 @@ def train(
     command : str
         What the cards name as the command that made the weights.
 
+    Raises
+    ------
+    KeyboardInterrupt
+        Naming the folder, after the state is saved; the same call goes on.
+
     Returns
     -------
     list of Path
@@ -422,7 +428,10 @@ def train(
     folder = Path(out) if out else default_folder("weights", resolved, study, options)
     wanted = range(resolved.seeds) if seed is None else [seed]
     with make_progress(quiet or not is_first()) as progress:
-        return fit(resolved, folder, progress, seeds=wanted, command=command, devices=devices)
+        try:
+            return fit(resolved, folder, progress, seeds=wanted, command=command, devices=devices)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(str(folder)) from None
 
 
 def harmonize(

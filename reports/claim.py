@@ -71,7 +71,7 @@ def method_names(results: Results) -> dict[str, str]:
     return dict(zip(results.scores["label"], results.scores["method"].astype(str), strict=True))
 
 
-class Desk(NamedTuple):
+class Evidence(NamedTuple):
     """The run and the row, a method at one seed, whose claims are judged."""
 
     results: Results

@@ -15,7 +15,7 @@ import numpy as np
 
 from harmbench.stats import verdict
 from harmbench.stats.scores import LEAST_GAP, anchored, gap_in_errors
-from reports.claim import Claim, Desk, Measured, Source, method_names
+from reports.claim import Claim, Evidence, Measured, Source, method_names
 from reports.results import Results, Row
 
 PAPER = "arXiv:2408.15890"
@@ -56,8 +56,8 @@ def judge_claims(results: Results) -> list[Claim]:
     found: list[Claim] = []
     for row in results.rows:
         if names[row.label].startswith(CLAIMANT) and not row.control:
-            desk = Desk(results, row)
-            found += [_cautious(results, claim) for claim in (*_paper(desk), *_suite(desk))]
+            evidence = Evidence(results, row)
+            found += [_cautious(results, claim) for claim in (*_paper(evidence), *_suite(evidence))]
     return found
 
 
@@ -79,30 +79,30 @@ def _cautious(results: Results, claim: Claim) -> Claim:
 # -- claims of the paper --------------------------------------------------------------------------
 
 
-def _paper(desk: Desk) -> Iterator[Claim]:
+def _paper(evidence: Evidence) -> Iterator[Claim]:
     kinds: list[tuple[str, Source]] = [("fid", "paper"), ("fd", "check")]
     for kind, source in kinds:
         for reading, words in READINGS.items():
             text = f"Lowest {kind.upper()}, {words}"
-            yield _lowest(desk, desk.start(source, text, f"{kind}_{reading}"))
+            yield _lowest(evidence, evidence.start(source, text, f"{kind}_{reading}"))
     text = "Highest correlation of image distances before and after"
-    yield _highest(desk, desk.start("paper", text, "distance_pcc"))
+    yield _highest(evidence, evidence.start("paper", text, "distance_pcc"))
     text = "Highest correlation of image distances with those of the truth"
-    yield _highest(desk, desk.start("check", text, "distance_pcc_truth"))
+    yield _highest(evidence, evidence.start("check", text, "distance_pcc_truth"))
     text = f"Site effects are removed: excess of at most {SITE_BOUND:g}"
-    yield _site_removed(desk.start("paper", text, "site_excess"))
+    yield _site_removed(evidence.start("paper", text, "site_excess"))
     for metric, what in BIOLOGY.items():
-        yield from _as_well(desk, metric, what)
+        yield from _as_well(evidence, metric, what)
 
 
-def _rivals(desk: Desk, claim: Claim) -> tuple[list[tuple[Row, Measured]], str]:
+def _rivals(evidence: Evidence, claim: Claim) -> tuple[list[tuple[Row, Measured]], str]:
     """Return the contenders that have a value, and a remark on the others."""
-    rows = [row for name in CONTENDERS for row in desk.others(name)]
+    rows = [row for name in CONTENDERS for row in evidence.others(name)]
     known = [
         (row, value)
         for row in rows
-        if not desk.results.too_brief(row)
-        and (value := desk.measured(row, claim.metric)) is not None
+        if not evidence.results.too_brief(row)
+        and (value := evidence.measured(row, claim.metric)) is not None
     ]
     lacking = [row.label for row in rows if row.label not in [r.label for r, _ in known]]
     if not rows:
@@ -112,11 +112,11 @@ def _rivals(desk: Desk, claim: Claim) -> tuple[list[tuple[Row, Measured]], str]:
     return known, f" No value of {', '.join(lacking)}." if lacking else ""
 
 
-def _lowest(desk: Desk, claim: Claim) -> Claim:
+def _lowest(evidence: Evidence, claim: Claim) -> Claim:
     """Judge by whole intervals, because those of Frechet distances use unpaired subsamples."""
     if claim.own is None:
         return claim
-    known, remark = _rivals(desk, claim)
+    known, remark = _rivals(evidence, claim)
     if not known:
         return claim._replace(reason=remark)
     own, others = claim.own, tuple(value for _, value in known)
@@ -132,22 +132,22 @@ def _lowest(desk: Desk, claim: Claim) -> Claim:
     return claim.judged("inconclusive", reason + remark)
 
 
-def _highest(desk: Desk, claim: Claim) -> Claim:
+def _highest(evidence: Evidence, claim: Claim) -> Claim:
     """Judge by the paired differences from all contenders, of which the worst decides."""
     if claim.own is None:
         return claim
-    known, remark = _rivals(desk, claim)
+    known, remark = _rivals(evidence, claim)
     judged = [
         (verdict((change.low, change.high), 0.0, "superior", "higher"), change, row, other)
         for row, other in known
-        if (change := desk.difference(row, claim.metric)) is not None
+        if (change := evidence.difference(row, claim.metric)) is not None
     ]
     if not judged:
         return claim._replace(reason=remark or "No resamples to compare on.")
     order = ("not held", "inconclusive", "held")
     word, change, row, _ = min(judged, key=lambda each: (order.index(each[0]), each[1].value))
     claim = claim._replace(others=tuple(other for *_, other in judged))
-    claim = desk.with_difference(claim, row, change, word)
+    claim = evidence.with_difference(claim, row, change, word)
     return claim._replace(reason=claim.reason + remark)
 
 
@@ -170,57 +170,57 @@ def _site_removed(claim: Claim) -> Claim:
     return claim.judged("inconclusive", reason)
 
 
-def _as_well(desk: Desk, metric: str, what: str) -> Iterator[Claim]:
+def _as_well(evidence: Evidence, metric: str, what: str) -> Iterator[Claim]:
     """Claim that a probe is as good as on ComBat's and on unharmonized images."""
-    declared: dict[str, Any] = desk.results.metric(metric) or {}
+    declared: dict[str, Any] = evidence.results.metric(metric) or {}
     margin = declared.get("margin")
     unit = declared.get("unit", "")
     within = "" if margin is None else f", to within {margin:g} {unit}".rstrip()
     for name, images in ((COMBAT, "ComBat's"), (BASE, "unharmonized")):
         text = f"{what} is predicted as well as from {images} images{within}"
-        claim = desk.start("paper", text, metric)
-        rows = desk.others(name)
+        claim = evidence.start("paper", text, metric)
+        rows = evidence.others(name)
         if not rows:
             reason = claim.reason if claim.own is None else f"{name} is not in this run."
             yield claim._replace(reason=reason)
         for row in rows:
-            yield _non_inferior(desk, claim, row, declared)
+            yield _non_inferior(evidence, claim, row, declared)
 
 
-def _non_inferior(desk: Desk, claim: Claim, row: Row, declared: dict[str, Any]) -> Claim:
+def _non_inferior(evidence: Evidence, claim: Claim, row: Row, declared: dict[str, Any]) -> Claim:
     if claim.own is None:
         return claim
     margin = declared.get("margin")
     if margin is None:
         return claim._replace(reason=f"The run declares no margin of {claim.metric}.")
-    other = desk.measured(row, claim.metric)
-    change = desk.difference(row, claim.metric)
+    other = evidence.measured(row, claim.metric)
+    change = evidence.difference(row, claim.metric)
     if other is None or change is None:
         return claim._replace(reason=f"No value of {row.label} to compare with.")
     better: Any = "higher" if declared["direction"] == "higher" else "lower"
     word = verdict((change.low, change.high), margin, "non-inferior", better)
-    return desk.with_difference(claim._replace(others=(other,)), row, change, word)
+    return evidence.with_difference(claim._replace(others=(other,)), row, change, word)
 
 
 # -- claims of the suite --------------------------------------------------------------------------
 
 
-def _suite(desk: Desk) -> Iterator[Claim]:
-    for combat in desk.others(COMBAT):
-        for ceiling in desk.others(CEILING):
-            yield from _gap_closed(desk, combat, ceiling)
+def _suite(evidence: Evidence) -> Iterator[Claim]:
+    for combat in evidence.others(COMBAT):
+        for ceiling in evidence.others(CEILING):
+            yield from _gap_closed(evidence, combat, ceiling)
     text = f"No pull to the reference site's population: at most {PULL_BOUND:g} either way"
-    yield _not_pulled(desk.start("suite", text, "population_pull"))
-    yield _leak(desk)
+    yield _not_pulled(evidence.start("suite", text, "population_pull"))
+    yield _leak(evidence)
 
 
-def _gap_closed(desk: Desk, combat: Row, ceiling: Row) -> Iterator[Claim]:
+def _gap_closed(evidence: Evidence, combat: Row, ceiling: Row) -> Iterator[Claim]:
     """Claim a part of the gain of a supervised network over ComBat, if all have a value."""
-    claim = desk.start("suite", "Nearer to the truth than ComBat", "truth_mae")
+    claim = evidence.start("suite", "Nearer to the truth than ComBat", "truth_mae")
     rows = (combat, ceiling)
-    others = [desk.measured(row, claim.metric) for row in rows]
-    zero, one = (desk.sample(row, claim.metric) for row in rows)
-    ours = desk.sample(desk.row, claim.metric)
+    others = [evidence.measured(row, claim.metric) for row in rows]
+    zero, one = (evidence.sample(row, claim.metric) for row in rows)
+    ours = evidence.sample(evidence.row, claim.metric)
     if claim.own is None or ours is None or zero is None or one is None:
         return
     claim = claim._replace(others=tuple(other for other in others if other is not None))
@@ -250,14 +250,14 @@ def _not_pulled(claim: Claim) -> Claim:
     return claim.judged("inconclusive", reason)
 
 
-def _leak(desk: Desk) -> Claim:
+def _leak(evidence: Evidence) -> Claim:
     """Report the leakage without a verdict, because there is no accepted limit."""
-    claim = desk.start(
+    claim = evidence.start(
         "suite",
         "Years by which the age in the image follows each year of the given age",
         "leakage_age",
     )
-    sees = desk.results.methods.get(desk.row.label, {}).get("harmonize_sees", ["age"])
+    sees = evidence.results.methods.get(evidence.row.label, {}).get("harmonize_sees", ["age"])
     if "age" not in sees:
         return claim.judged("reported", "0 by construction: it is not given the age.")
     if claim.own is None:

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 
 import harmbench
-from harmbench import registry
+from harmbench import code, registry
 from harmbench.contracts.cohort import Cohort, RowKey
-from harmbench.engine import code
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.seeding import rng_from, seed_from
 

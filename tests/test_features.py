@@ -14,8 +14,8 @@ from harmbench.contracts.metric import MetricInputs
 from harmbench.contracts.product import ProductContext, ProductUnavailable
 from harmbench.errors import HarmbenchError
 from harmbench.protocol.features import inception
+from harmbench.protocol.features import products as features
 from harmbench.protocol.features.products import extract, random_conv_weights
-from harmbench.protocol.features.products import products as features
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 import harmbench.data.toy
-from harmbench import registry
+from harmbench import code, registry
 from harmbench.config import MethodSpec, RunConfig, resolve
-from harmbench.engine import code
 from harmbench.engine.keys import Cell, Keys, make_cells
 from harmbench.engine.run import open_graph, run
 from harmbench.protocol import PRODUCTS

@@ -17,7 +17,6 @@ from harmbench.cli.interrupting import ended_soon
 from harmbench.config import RunConfig
 from harmbench.engine.run import outline
 from harmbench.progress import make_progress
-from harmbench.study import combined
 
 
 def run_and_report(
@@ -53,9 +52,8 @@ def run_and_report(
     """
     import reports
 
-    if jobs is not None or dask is not None:
-        given = given | {"threads": combined(study, given).get("threads") or 1}
-    config, folder = run_settings(study, out, **given)
+    alone = jobs is None and dask is None
+    config, folder = run_settings(study, out, alone=alone, **given)
     if dry_run:
         typer.echo(_plan(config, folder))
         return 0

@@ -34,10 +34,9 @@ def train_and_tell(given: dict[str, Any]) -> int:
     try:
         with _terminations():
             folders = train(**given, command=_command(sys.argv[1:]))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as folder:
         if is_first():
-            where = given["out"] or "in the folder of the weights"
-            typer.echo(f"stopped; the same command goes on where it was ({where})", err=True)
+            typer.echo(f"stopped; the same command goes on where it was ({folder})", err=True)
         return EXIT_INTERRUPTED
     if is_first():
         for line in _told(folders):

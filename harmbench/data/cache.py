@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from harmbench import __version__
+from harmbench.code import symbol_id
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.dataset import Dataset
 from harmbench.errors import HarmbenchError
@@ -49,8 +49,8 @@ def load_cohort(dataset: Dataset, progress: Progress | None = None) -> Cohort:
     Parameters
     ----------
     dataset : Dataset
-        With `Dataset.cached`, it is made once and kept; another process that asks for it meanwhile
-        waits.
+        With `Dataset.cached`, it is made once and kept, under its fingerprint and the code that
+        makes it; another process that asks for it meanwhile waits.
     progress : Progress or None
         Where making it is shown.
 
@@ -62,7 +62,8 @@ def load_cohort(dataset: Dataset, progress: Progress | None = None) -> Cohort:
     """
     if not dataset.cached:
         return dataset.load(progress)
-    name = hashlib.sha256(f"{dataset.fingerprint} {__version__}".encode()).hexdigest()[:16]
+    made_by = symbol_id(type(dataset).__module__, type(dataset).__qualname__)
+    name = hashlib.sha256(f"{dataset.fingerprint} {made_by}".encode()).hexdigest()[:16]
     folder = cache_folder() / "datasets" / f"{dataset.info.name}-{name}"
     lock = FileLock(folder.parent / f"{LOCK}-{name}")
     try:

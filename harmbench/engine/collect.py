@@ -148,13 +148,6 @@ def _timing_row(label: str, seed: int, fold: str, path: Path) -> list[dict[str, 
     return [{**row, "stage": mark["stage"], **cost}]
 
 
-def failures(scores: pd.DataFrame) -> list[str]:
-    """Return one sentence for each thing that failed."""
-    failed = scores[scores["status"] == "failed"]
-    pairs = dict.fromkeys(zip(failed["label"], failed["reason"], strict=True))
-    return [f"{label}: {reason}" for label, reason in pairs]
-
-
 def write_index(bench: Bench, cells: list[Cell]) -> None:
     """Write what the report reads, so that old runs stay readable without their plug-ins."""
     root = bench.folder.root

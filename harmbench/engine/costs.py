@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from harmbench.engine.nodes import Node
 
 REFERENCE = Path(__file__).parent / "costs.csv"
-"""Median seconds of each kind of node in the reference results, as `nox -s reference` made them."""
+"""`medians` of the reference results; `nox -s reference` writes them."""
+READ: dict[str, Any] = {"keep_default_na": False}
 OF_METHODS = ("fit", "harmonized.", "own_site.", "placebo.")
 """Kinds of nodes whose cost depends on the method."""
 
 
-def medians(timing: pd.DataFrame) -> pd.DataFrame:
-    """Return the median seconds by method and kind of node.
+def medians(timing: pd.DataFrame) -> pd.Series:
+    """Return the median seconds by method (``""`` where it does not matter) and kind of node.
 
     Parameters
     ----------
@@ -25,12 +27,12 @@ def medians(timing: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame
-        Columns label (``""`` where the method does not matter), stage and seconds.
+    Series
+        Index label and stage.
     """
     own = timing["stage"].str.startswith(OF_METHODS)
     table = timing.assign(label=timing["label"].where(own, ""))
-    return table.groupby(["label", "stage"])["seconds"].median().round(3).reset_index()
+    return table.groupby(["label", "stage"])["seconds"].median().round(3)
 
 
 def expected(nodes: Sequence[Node], folder: Path) -> pd.DataFrame:
@@ -49,23 +51,19 @@ def expected(nodes: Sequence[Node], folder: Path) -> pd.DataFrame:
         Columns kind, nodes, seconds (of all of them; NaN where nothing is known) and source.
     """
     timing = folder / "timing.csv"
-    sources = [("the reference", pd.read_csv(REFERENCE, keep_default_na=False))]
+    sources = {
+        "the reference": pd.read_csv(REFERENCE, **READ).set_index(["label", "stage"])["seconds"]
+    }
     if timing.is_file():
-        sources.insert(0, ("this folder", medians(pd.read_csv(timing, keep_default_na=False))))
+        sources = {"this folder": medians(pd.read_csv(timing, **READ)), **sources}
     rows = []
     for node in nodes:
         of_method = node.name.startswith(OF_METHODS)
-        label = node.cell.spec.title if of_method else ""
-        kind = f"{node.name} of {label}" if of_method else node.name
-        row = {"kind": kind, "nodes": 1, "seconds": float("nan"), "source": "unknown"}
-        for source, costs in sources:
-            found = costs.loc[(costs["label"] == label) & (costs["stage"] == node.name), "seconds"]
-            if len(found):
-                row |= {"seconds": float(found.iloc[0]), "source": source}
-                break
-        rows.append(row)
+        key = (node.cell.spec.title if of_method else "", node.name)
+        source = next((name for name, costs in sources.items() if key in costs), "unknown")
+        seconds = sources[source][key] if source in sources else float("nan")
+        kind = f"{node.name} of {key[0]}" if of_method else node.name
+        rows.append((kind, 1, seconds, source))
     table = pd.DataFrame(rows, columns=["kind", "nodes", "seconds", "source"])
-    summed = table.groupby(["kind", "source"], sort=False)
-    return summed.agg(
-        nodes=("nodes", "sum"), seconds=("seconds", lambda s: s.sum(min_count=1))
-    ).reset_index()[["kind", "nodes", "seconds", "source"]]
+    summed = table.groupby(["kind", "source"], sort=False)[["nodes", "seconds"]].sum(min_count=1)
+    return summed.reset_index()[["kind", "nodes", "seconds", "source"]]

@@ -11,9 +11,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import dask
 
@@ -201,19 +203,18 @@ class _Remote:
         self, client: Client, root: Path, open_graph: Open, progress: Progress, task: Task
     ) -> None:
         self._client, self._progress, self._task = client, progress, task
-        self._order = Order(root, settings_id(root), open_graph)
-        self._topic = self._order.topic
+        self._order = Order(root, settings_id(root), uuid4().hex, open_graph)
         self._rounds = 0
         self._shown: dict[str, tuple[ExitStack, Task]] = {}
 
     def __enter__(self) -> _Remote:
-        self._client.subscribe_topic(self._topic, lambda event: self._show(event[1]))
+        self._client.subscribe_topic(self._order.topic, lambda event: self._show(event[1]))
         if not self._client.scheduler_info()["workers"]:
             self._progress.message("the scheduler has no workers yet; waiting for the first")
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._client.unsubscribe_topic(self._topic)
+        self._client.unsubscribe_topic(self._order.topic)
         for stack, _ in self._shown.values():
             stack.close()
 
@@ -237,7 +238,7 @@ class _Remote:
         from distributed import KilledWorker
 
         known = {i: outcomes[i] for n in nodes.values() for i in n.before if i in outcomes}
-        order = self._order.after(known)
+        order = replace(self._order, known=known)
         # Other names in every round: Dask forgets a name some time after the last use of it.
         self._rounds += 1
         graph = _delayed(nodes, order, f"{digest(str(self._order.root))[:8]}-{self._rounds}/")
@@ -277,8 +278,8 @@ class _Remote:
             if done:
                 continue
             time.sleep(SECONDS_BETWEEN_LOOKS)
-            now = time.monotonic()
-            if self._client.cluster is None or self._client.scheduler_info()["workers"]:
+            now, cluster = time.monotonic(), self._client.cluster  # None for a scheduler elsewhere
+            if cluster is None or cluster.scheduler.workers:
                 seen = now
             elif now - seen > SECONDS_TO_RESTART:
                 raise HarmbenchError(
@@ -288,7 +289,7 @@ class _Remote:
 
     def _stop(self) -> None:
         """Let trainings save their state, where that is soon done."""
-        self._client.run(ask_to_stop, on_error="ignore")
+        self._client.run(ask_to_stop, self._order.driver, on_error="ignore")
         end = time.monotonic() + SECONDS_TO_SAVE
         while any(self._client.processing().values()) and time.monotonic() < end:
             time.sleep(0.05)

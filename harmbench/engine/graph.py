@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harmbench import errors
@@ -48,8 +48,8 @@ class Graph:
 
     bench: Bench
     asked: Iterable[tuple[Cell, str]]
-    nodes: dict[str, Node] = field(default_factory=dict)
-    scores: list[Score] = field(default_factory=list)
+    nodes: dict[str, Node] = field(default_factory=dict, init=False)
+    scores: list[Score] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self._unusable: dict[Any, Outcome | None] = {}
@@ -111,17 +111,8 @@ class Graph:
             return node.id
         wants = [name for name in wants if work.unavailable(name) is None]
         inputs = tuple((name, self._product(work, name)) for name in (*needs, *wants))
-        of = {name: one for name, one in inputs if one}
-        node = Node(
-            node.stage,
-            node.kind,
-            node.name,
-            node.cell,
-            {name: of[name] for name in needs if name in of},
-            {name: of[name] for name in wants if name in of},
-            inputs,
-            node.metric,
-        )
+        needed = frozenset(one for _, one in inputs[: len(needs)])
+        node = replace(node, inputs=inputs, needs=needed)
         self.nodes[node.id] = node
         return node.id
 

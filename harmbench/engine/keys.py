@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harmbench import code
 from harmbench.config import (
     ANCHORS,
     PROTOCOL_VERSION,
@@ -24,7 +25,6 @@ from harmbench.config import (
 from harmbench.contracts.method import MethodInfo
 from harmbench.contracts.metric import MetricInfo
 from harmbench.contracts.product import Product, ProductContext
-from harmbench.engine import code
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.protocol.leakage import placebo
 from harmbench.training.precision import precision_of

@@ -64,6 +64,20 @@ def work_log(folder: Path, name: str) -> logging.Logger:
 
 
 @contextmanager
+def informative() -> Iterator[logging.Logger]:
+    """Let the suite's logs say as much as a run keeps of them, and nothing go elsewhere."""
+    log = logging.getLogger("harmbench")
+    level, propagate = log.level, log.propagate
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield log
+    finally:
+        log.setLevel(level)
+        log.propagate = propagate
+
+
+@contextmanager
 def timed(log: logging.Logger, name: str, threads: int) -> Iterator[Callable[[], dict[str, Any]]]:
     """Log begin and end of a step and limit its threads.
 

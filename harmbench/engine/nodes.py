@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -42,11 +42,10 @@ class Node:
         ``"fit"``, a product or a metric.
     cell : Cell
         Of which cell; a result that several cells share belongs to the first of them.
-    needs, wants : mapping of str to str
-        Nodes that make the products that it reads, by the name of the product; it is made without
-        those of `wants` that cannot be had.
     inputs : tuple of (str, str)
         Names of all products that it reads, with their nodes; ``""`` for raw images.
+    needs : frozenset of str
+        Nodes without which it cannot be made; it is made without others that cannot be had.
     metric : str
         Registry name of the metric.
     """
@@ -55,15 +54,14 @@ class Node:
     kind: Literal["fit", "images", "arrays", "score"]
     name: str
     cell: Cell
-    needs: Mapping[str, str] = field(default_factory=dict)
-    wants: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[tuple[str, str], ...] = ()
+    needs: frozenset[str] = frozenset()
     metric: str = ""
 
     @property
     def before(self) -> list[str]:
         """Ids of all nodes that it depends on."""
-        return [*self.needs.values(), *self.wants.values()]
+        return [one for _, one in self.inputs if one]
 
     @property
     def id(self) -> str:
@@ -107,8 +105,8 @@ def make(work: CellWork, node: Node, outcomes: Mapping[str, Outcome]) -> Outcome
     found = {one: outcomes[one] for one in node.before if one in outcomes}
     if failed := next((one for one in found.values() if one.status == "failed"), None):
         return failed
-    without = {i for i, one in found.items() if one.status == "skipped"}
-    if skipped := next((one for one in node.needs.values() if one in without), None):
+    without = [one for one in found if found[one].status == "skipped"]
+    if skipped := next((one for one in without if one in node.needs), None):
         return found[skipped]
     given = [name for name, one in node.inputs if one not in without]
     try:

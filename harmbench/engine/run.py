@@ -1,11 +1,10 @@
-"""From a configuration to a table of scores: prepare the folder, work through the cells, collect.
+"""From a configuration to a table of scores: lay out the run, make its graph's nodes, collect.
 
 Cohort -> split -> fit -> harmonize -> score; every step is kept in the run folder.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,14 +14,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from harmbench import registry
-from harmbench.config import (
-    RunConfig,
-    build_dataset,
-)
+from harmbench.config import RunConfig, build_dataset
 from harmbench.engine.collect import (
     collect_scores,
     collect_timing,
-    failures,
     marked_underfit,
     write_index,
 )
@@ -30,9 +25,9 @@ from harmbench.engine.costs import expected
 from harmbench.engine.execute import execute, workers
 from harmbench.engine.graph import Graph
 from harmbench.engine.layout import Layout, identity_of, prepare, store
-from harmbench.engine.log import LogFile
+from harmbench.engine.log import LogFile, informative
 from harmbench.progress import Progress
-from harmbench.results.folder import RunFolder
+from harmbench.results.folder import RunFolder, failures
 
 
 @dataclass(frozen=True)
@@ -77,9 +72,9 @@ def run(
         Looks at the run as it is laid out, before anything is written, and raises what must stop
         it.
     jobs : int or None
-        Worker processes to start; None to work through the cells in this one.
+        Worker processes to start; None to make all nodes in this one.
     dask : str or None
-        Address of a dask scheduler whose workers work through the cells.
+        Address of a dask scheduler whose workers make the nodes.
 
     Returns
     -------
@@ -170,16 +165,11 @@ def outline(config: RunConfig, out: Path, progress: Progress | None = None) -> O
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    log = logging.getLogger("harmbench")
     handler = LogFile(path, names=True)
-    level, propagate = log.level, log.propagate
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-        log.setLevel(level)
-        log.propagate = propagate
+    with informative() as log:
+        log.addHandler(handler)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            handler.close()

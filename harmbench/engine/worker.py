@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from harmbench.engine.graph import Graph
 from harmbench.engine.keys import digest
+from harmbench.engine.log import informative
 from harmbench.engine.nodes import Outcome
 from harmbench.engine.nodes import make as make_node
 from harmbench.errors import HarmbenchError
@@ -33,49 +34,67 @@ def settings_id(root: Path) -> str:
     return digest((root / "config.json").read_text(encoding="utf-8"))
 
 
+@dataclass(frozen=True)
 class Order:
-    """Makes one node at a worker; it is sent there with names and outcomes, and no data."""
+    """Makes one node at a worker; it is sent there with names and outcomes, and no data.
 
-    def __init__(
-        self, root: Path, settings: str, open_graph: Open, known: Outcomes | None = None
-    ) -> None:
-        self.root, self._settings, self._open = root, settings, open_graph
-        self._known = known or {}
+    Attributes
+    ----------
+    root : Path
+        The run folder.
+    settings : str
+        `settings_id` of it.
+    driver : str
+        Name of this call of `harmbench.engine.run.run`: a worker may outlive it.
+    open_graph : callable
+        How a worker reads the graph.
+    known : mapping of str to Outcome
+        Outcomes of earlier rounds.
+    """
+
+    root: Path
+    settings: str
+    driver: str
+    open_graph: Open
+    known: Mapping[str, Outcome] = field(default_factory=dict)
 
     @property
     def topic(self) -> str:
         """Of the events that say how far a node is."""
-        return f"harmbench-{self._settings}"
-
-    def after(self, known: Outcomes) -> Order:
-        """Return the same with outcomes of an earlier round."""
-        return Order(self.root, self._settings, self._open, known)
+        return f"harmbench-{self.driver}"
 
     def __call__(self, one: str, before: Outcomes) -> Outcome:
         """Make the node with this id; the function that Dask calls."""
-        graph = _graph(self.root, self._settings, self._open)
-        node = graph.nodes.get(one)
-        if node is None:
-            raise HarmbenchError(
-                f"a worker on {socket.gethostname()} has other code of harmbench or of a plug-in "
-                "than the driver; install the same there and start the workers again"
-            )
-        graph.bench.progress = _Events(self.topic, node.cell.headline)
-        from harmbench.training.process_state import threads
+        from harmbench.training.process_state import STOP, threads
 
-        with _ONE_AT_A_TIME, _logging(), threads(graph.bench.keys.config.threads):
-            try:
-                return make_node(graph.bench.work(node.cell), node, {**self._known, **before})
-            except KeyboardInterrupt:  # it has saved its state, and the driver does not wait
-                return Outcome("failed", "stopped")
+        with _ONE_AT_A_TIME:
+            if _served.get("driver") != self.driver:
+                _served["driver"] = self.driver
+                STOP.clear()  # an earlier driver may have been stopped
+            graph = _graph(self.root, self.settings, self.driver, self.open_graph)
+            node = graph.nodes.get(one)
+            if node is None:
+                raise HarmbenchError(
+                    f"a worker on {socket.gethostname()} has other code of harmbench or of a "
+                    "plug-in than the driver; install the same there and start the workers again"
+                )
+            graph.bench.progress = _Events(self.topic, node.cell.headline)
+            with informative(), threads(graph.bench.keys.config.threads):
+                try:
+                    return make_node(graph.bench.work(node.cell), node, {**self.known, **before})
+                except KeyboardInterrupt:  # it has saved its state, and the driver does not wait
+                    return Outcome("failed", "stopped")
 
 
 _ONE_AT_A_TIME = threading.Lock()
 """A node limits the threads of its process; a worker of a cluster may have several threads."""
+_served: dict[str, str] = {}
+"""The driver whose node was made last."""
 
 
 @lru_cache(maxsize=1)
-def _graph(root: Path, settings: str, open_graph: Open) -> Graph:
+def _graph(root: Path, settings: str, driver: str, open_graph: Open) -> Graph:
+    """Return the graph of a run, read once for each driver: plug-ins may have been edited."""
     end = time.monotonic() + SECONDS_TO_SEE
     while not (root / "config.json").is_file() or settings_id(root) != settings:
         if time.monotonic() > end:
@@ -128,22 +147,9 @@ class _EventTask:
             self._amount, self._sent = 0.0, now
 
 
-def ask_to_stop() -> None:
-    """Let the training of this process save its state and end."""
+def ask_to_stop(driver: str) -> None:
+    """Let a training that this process does for a driver save its state and end."""
     from harmbench.training.process_state import STOP
 
-    STOP.set()
-
-
-@contextmanager
-def _logging() -> Iterator[None]:
-    """Let the logs of cells say as much as in the driver, and nothing go elsewhere."""
-    suite = logging.getLogger("harmbench")
-    level, propagate = suite.level, suite.propagate
-    suite.setLevel(logging.INFO)
-    suite.propagate = False
-    try:
-        yield
-    finally:
-        suite.setLevel(level)
-        suite.propagate = propagate
+    if _served.get("driver") == driver:
+        STOP.set()

@@ -265,6 +265,13 @@ class RunFolder:
         return table.fillna({"reason": ""})
 
 
+def failures(scores: pd.DataFrame) -> list[str]:
+    """Return one sentence for each thing that failed."""
+    failed = scores[scores["status"] == "failed"]
+    pairs = dict.fromkeys(zip(failed["label"], failed["reason"], strict=True))
+    return [f"{label}: {reason}" for label, reason in pairs]
+
+
 # -- cohorts on disk ------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harmbench.errors import HarmbenchError, unknown
-from harmbench.results.folder import RunFolder
+from harmbench.results.folder import RunFolder, failures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,9 +48,7 @@ class Results:
     @property
     def failed(self) -> list[str]:
         """One sentence for each method or metric that failed."""
-        failed = self.scores[self.scores["status"] == "failed"]
-        pairs = dict.fromkeys(zip(failed["label"], failed["reason"], strict=True))
-        return [f"{label}: {reason}" for label, reason in pairs]
+        return failures(self.scores)
 
     def table(self, metrics: Sequence[str] = (), intervals: bool = False) -> pd.DataFrame:
         """Return methods by metrics.

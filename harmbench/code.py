@@ -119,15 +119,23 @@ def _symbol_id(module: str, name: str, generation: int) -> str:
     waiting: list[Symbol] = [(module, name)]
     while waiting:
         symbol = waiting.pop()
-        if symbol in seen:
-            continue
-        parsed = _parse(symbol[0], generation)
-        statements, seen[symbol] = _statements(parsed, symbol[1]), ""
-        for statement in statements:
-            seen[symbol] += ast.dump(statement)
-            waiting += _reached(statement, parsed, packages, generation)
+        if symbol not in seen:
+            seen[symbol], reached = _read(symbol, packages, generation)
+            waiting += reached
     # Without the folder of a plug-in's file, which may be moved.
     return _hash(f"{Path(home).name} {what} {text}" for (home, what), text in sorted(seen.items()))
+
+
+@cache
+def _read(
+    symbol: Symbol, packages: frozenset[str], generation: int
+) -> tuple[str, frozenset[Symbol]]:
+    """Return the text of one symbol, and the first-party symbols that are named in it."""
+    parsed = _parse(symbol[0], generation)
+    statements = _statements(parsed, symbol[1])
+    reached = (_reached(statement, parsed, packages, generation) for statement in statements)
+    text = "".join(map(ast.dump, statements))
+    return text, frozenset(one for found in reached for one in found)
 
 
 def _hash(texts: Any) -> str:
