@@ -10,7 +10,7 @@ import argparse
 import time
 
 import numpy as np
-from pytorch_fid.fid_score import calculate_frechet_distance
+from pytorch_fid.fid_score import calculate_frechet_distance  # needs scipy below 1.18
 
 from harmbench.protocol.quality.frechet import frechet_distance
 

@@ -305,8 +305,9 @@ def _whole(numbers: pd.Series) -> pd.Series:
 
 def _text(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """Return the columns as text, missing values as NaN; exact for numbers."""
-    names = dict.fromkeys(filter(None, (columns.site, columns.age, columns.sex)))
-    text = table[list(names)].astype(str)
-    cells = [[cell.strip() for cell in row] for row in text.to_numpy().tolist()]
-    read = pd.DataFrame(without_missing(cells, 0), columns=list(text), dtype=object)
-    return read.assign(**{n: table[n] for n in ("participant_id", "session_id") if n not in text})
+    names = list(dict.fromkeys(filter(None, (columns.site, columns.age, columns.sex))))
+    # By numpy: whether pandas makes text of a missing value depends on its version.
+    text = [np.char.strip(table[name].to_numpy().astype(str)).tolist() for name in names]
+    cells = [list(row) for row in zip(*text, strict=True)]
+    read = pd.DataFrame(without_missing(cells, 0), columns=names, dtype=object)
+    return read.assign(**{n: table[n] for n in ("participant_id", "session_id") if n not in names})
