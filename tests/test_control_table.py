@@ -131,7 +131,7 @@ def cnn_probe(task: probes.Task, inputs: MetricInputs) -> tuple[dict[str, np.nda
     return product, partial(probes.apply_probe, product, task)
 
 
-class Bench:
+class Experiment:
     """A phantom with the products of any control, made once."""
 
     def __init__(self, data: Dataset, probe: Probe) -> None:
@@ -250,63 +250,63 @@ def small(**knobs) -> Phantom:
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
+def experiment() -> Experiment:
     """Return a phantom whose sites' people do not differ: an order of biology is then clear."""
-    return Bench(small(confounding=0.0), linear_probe)
+    return Experiment(small(confounding=0.0), linear_probe)
 
 
 @pytest.fixture(scope="module")
-def confounded() -> Bench:
+def confounded() -> Experiment:
     """Return a phantom whose sites' people differ in age."""
-    return Bench(small(n=300, confounding=0.8), linear_probe)
+    return Experiment(small(n=300, confounding=0.8), linear_probe)
 
 
-def check_order(bench: Bench, metric: Metric) -> None:
+def check_order(experiment: Experiment, metric: Metric) -> None:
     """Every control of a tie must do better than all of the next tie, the ends beyond doubt."""
     sign = 1 if metric.info.direction == "higher" else -1
     order = metric.info.expected_order
     assert len(order) > 1
     for better, worse in pairwise(order):
         for first, second in product(better, worse):
-            gap = sign * (bench.value(metric, first) - bench.value(metric, second))
-            assert gap > -2 * bench.error(metric, first, second), (first, second, gap)
+            gap = sign * (experiment.value(metric, first) - experiment.value(metric, second))
+            assert gap > -2 * experiment.error(metric, first, second), (first, second, gap)
     for first, second in product(order[0], order[-1]):
-        gap = sign * (bench.value(metric, first) - bench.value(metric, second))
-        assert gap > 2 * bench.error(metric, first, second), (first, second, gap)
+        gap = sign * (experiment.value(metric, first) - experiment.value(metric, second))
+        assert gap > 2 * experiment.error(metric, first, second), (first, second, gap)
 
 
-def check_dose(bench: Bench, metric: Metric) -> None:
+def check_dose(experiment: Experiment, metric: Metric) -> None:
     """From the oracle to no harmonization no step goes back by more than its own noise."""
-    values = [bench.value(metric, name) for name in DOSES]
-    errors = [bench.error(metric, a, b) for a, b in pairwise(DOSES)]
+    values = [experiment.value(metric, name) for name in DOSES]
+    errors = [experiment.error(metric, a, b) for a, b in pairwise(DOSES)]
     steps = np.diff(values) * np.sign(values[-1] - values[0])
     back = any(s < -2 * e for s, e in zip(steps, errors, strict=True))
     assert back != metric.info.monotone, values
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.info.name)
-def test_order_of_the_controls(bench: Bench, metric: Metric) -> None:
-    check_order(bench, metric)
+def test_order_of_the_controls(experiment: Experiment, metric: Metric) -> None:
+    check_order(experiment, metric)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.info.name)
-def test_monotone_in_dose_or_declared_not_to_be(bench: Bench, metric: Metric) -> None:
-    check_dose(bench, metric)
+def test_monotone_in_dose_or_declared_not_to_be(experiment: Experiment, metric: Metric) -> None:
+    check_dose(experiment, metric)
 
 
-def test_site_scores_of_the_controls(bench: Bench) -> None:
+def test_site_scores_of_the_controls(experiment: Experiment) -> None:
     names = ("identity", "oracle", "shuffle", "mean-image", "site-shift", "combat", "combat-nocov")
-    value = {name: bench.value(site.site_bacc, name) for name in names}
+    value = {name: experiment.value(site.site_bacc, name) for name in names}
     assert value["identity"] > 0.85
     assert value["mean-image"] == 0.25
     for name in ("shuffle", "mean-image"):
-        assert value[name] <= value["oracle"] + 2 * bench.error(site.site_bacc, name, "oracle")
+        assert value[name] <= value["oracle"] + 2 * experiment.error(site.site_bacc, name, "oracle")
     # Means of forty scans a site are wrong by the same image in all others: that is left of them.
     for name in ("site-shift", "combat", "combat-nocov"):
         assert value["oracle"] < value[name] < value["identity"] - 0.15
 
 
-def test_where_ages_differ_the_oracle_still_shows_the_site(confounded: Bench) -> None:
+def test_where_ages_differ_the_oracle_still_shows_the_site(confounded: Experiment) -> None:
     oracle = confounded.result(site.site_bacc, "oracle")
     assert oracle.overall.low > 0.25
     # Under the target lies a loss of what the sites' people differ in.
@@ -314,21 +314,21 @@ def test_where_ages_differ_the_oracle_still_shows_the_site(confounded: Bench) ->
     assert confounded.value(site.site_excess, "oracle") == 0
 
 
-def check_leakage(bench: Bench, tolerance: float) -> None:
+def check_leakage(experiment: Experiment, tolerance: float) -> None:
     """A planted leak is recovered; what hears no age leaks nothing, ComBat little."""
     for name in ("identity", "oracle", "site-shift", "combat-nocov"):
-        assert bench.value(leakage.leakage_age, name) == 0, name
+        assert experiment.value(leakage.leakage_age, name) == 0, name
     # What it takes out with its own scale and puts back with another's: little of a year.
-    assert abs(bench.value(leakage.leakage_age, "combat")) < LEAK / 2
-    found = bench.result(leakage.leakage_age, "leaky").overall
+    assert abs(experiment.value(leakage.leakage_age, "combat")) < LEAK / 2
+    found = experiment.result(leakage.leakage_age, "leaky").overall
     assert found.value == pytest.approx(LEAK, abs=tolerance)
     assert found.low > 0.1
 
 
-def check_pull(bench: Bench) -> None:
+def check_pull(experiment: Experiment) -> None:
     """What knows no ages pulls everyone; the oracle nobody."""
     pulled = {
-        name: bench.result(pull.population_pull, name).overall
+        name: experiment.result(pull.population_pull, name).overall
         for name in ("oracle", "combat", "site-shift", "combat-nocov")
     }
     # A rescan's noise is all it has; one interval in twenty leaves out a 0 that is there.
@@ -338,66 +338,68 @@ def check_pull(bench: Bench) -> None:
     assert abs(pulled["combat"].value) < 0.3
 
 
-def test_only_a_planted_leak_leaks(bench: Bench) -> None:
-    check_leakage(bench, 0.1)
+def test_only_a_planted_leak_leaks(experiment: Experiment) -> None:
+    check_leakage(experiment, 0.1)
 
 
-def test_what_knows_no_ages_pulls_people_to_the_reference(confounded: Bench) -> None:
+def test_what_knows_no_ages_pulls_people_to_the_reference(confounded: Experiment) -> None:
     check_pull(confounded)
 
 
-def test_distances_after_no_change_and_after_a_shift_per_site(bench: Bench) -> None:
+def test_distances_after_no_change_and_after_a_shift_per_site(experiment: Experiment) -> None:
     for name in ("identity", "site-shift"):
-        assert bench.value(distances.distance_pcc, name) == pytest.approx(1, abs=1e-6)
-    assert bench.value(distances.distance_pcc, "blur") > 0.9
-    assert abs(bench.value(distances.distance_pcc, "shuffle")) < 0.2
-    assert bench.value(distances.distance_pcc, "mean-image") == 0
+        assert experiment.value(distances.distance_pcc, name) == pytest.approx(1, abs=1e-6)
+    assert experiment.value(distances.distance_pcc, "blur") > 0.9
+    assert abs(experiment.value(distances.distance_pcc, "shuffle")) < 0.2
+    assert experiment.value(distances.distance_pcc, "mean-image") == 0
 
 
-def test_distance_to_real_images_tells_a_mean_image_from_the_oracle(bench: Bench) -> None:
-    fd = {n: bench.value(frechet.fd_reference, n) for n in ("oracle", "identity", "mean-image")}
+def test_distance_to_real_images_tells_a_mean_image_from_the_oracle(experiment: Experiment) -> None:
+    fd = {
+        n: experiment.value(frechet.fd_reference, n) for n in ("oracle", "identity", "mean-image")
+    }
     assert fd["oracle"] < fd["identity"] < fd["mean-image"]
 
 
-def test_errors_to_the_truth_of_the_controls(bench: Bench) -> None:
+def test_errors_to_the_truth_of_the_controls(experiment: Experiment) -> None:
     names = ("oracle", "ceiling", "combat", "denoise+combat", "identity", "blur", "shuffle")
-    mae = {name: bench.value(truth.truth_mae, name) for name in names}
+    mae = {name: experiment.value(truth.truth_mae, name) for name in names}
     assert mae["oracle"] < mae["ceiling"] < mae["combat"] < mae["identity"] < mae["shuffle"]
     assert mae["blur"] > mae["combat"]
     assert mae["denoise+combat"] == pytest.approx(mae["combat"], rel=0.05)
 
 
 def test_without_a_site_effect_there_is_nothing_to_remove() -> None:
-    bench = Bench(small(n=300, strength=0.0), linear_probe)
-    oracle = bench.result(site.site_bacc, "oracle").overall
+    experiment = Experiment(small(n=300, strength=0.0), linear_probe)
+    oracle = experiment.result(site.site_bacc, "oracle").overall
     for name in ("identity", "histogram"):
-        assert oracle.low <= bench.value(site.site_bacc, name) <= oracle.high, name
+        assert oracle.low <= experiment.value(site.site_bacc, name) <= oracle.high, name
     # What is wrong in ComBat's estimates is common to all scans of a site and so can be read.
-    assert bench.value(site.site_bacc, "combat") < 0.6
+    assert experiment.value(site.site_bacc, "combat") < 0.6
     for name in ("mean-image", "shuffle"):
-        estimate = bench.result(site.site_bacc, name).overall
+        estimate = experiment.result(site.site_bacc, name).overall
         assert estimate.low <= 0.25 <= estimate.high, name
 
 
 def test_without_biology_the_age_is_at_the_floor_of_the_median() -> None:
-    bench = Bench(small(n=300, biology=False, confounding=0.0), linear_probe)
+    experiment = Experiment(small(n=300, biology=False, confounding=0.0), linear_probe)
     for name in ("identity", "oracle", "combat"):
-        mae = bench.result(biology.age_mae, name)
+        mae = experiment.result(biology.age_mae, name)
         assert mae.overall.value == pytest.approx(mae.floors["overall median"], rel=0.08), name
-        assert abs(bench.value(biology.age_skill_within, name)) < 0.3, name
+        assert abs(experiment.value(biology.age_skill_within, name)) < 0.3, name
 
 
 @pytest.mark.controls
 def test_cnn_probes_say_the_same() -> None:
-    bench = Bench(phantom_dev(n=900, n_sites=4, size=48, confounding=0.0), cnn_probe)
+    experiment = Experiment(phantom_dev(n=900, n_sites=4, size=48, confounding=0.0), cnn_probe)
     for metric in (site.site_bacc, biology.age_skill_within, biology.sex_bacc):
-        check_order(bench, metric)
-        check_dose(bench, metric)
-    assert bench.value(site.site_bacc, "identity") > 0.95
-    assert bench.value(site.site_bacc, "mean-image") == 0.25
-    check_leakage(bench, 0.2)
+        check_order(experiment, metric)
+        check_dose(experiment, metric)
+    assert experiment.value(site.site_bacc, "identity") > 0.95
+    assert experiment.value(site.site_bacc, "mean-image") == 0.25
+    check_leakage(experiment, 0.2)
 
 
 @pytest.mark.controls
 def test_cnn_probes_see_the_same_pull() -> None:
-    check_pull(Bench(phantom_dev(n=900, n_sites=4, size=48, confounding=0.8), cnn_probe))
+    check_pull(Experiment(phantom_dev(n=900, n_sites=4, size=48, confounding=0.8), cnn_probe))

@@ -27,7 +27,7 @@ from harmbench.engine import execute, worker
 from harmbench.engine.execute import workers
 from harmbench.engine.layout import prepare, store
 from harmbench.engine.run import open_graph, run
-from harmbench.engine.worker import Order, settings_id
+from harmbench.engine.worker import RemoteCall, settings_id
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress, Task
 from harmbench.results.folder import RunFolder
@@ -320,15 +320,15 @@ def stored(room: Path) -> Path:
 
 
 def test_what_is_sent_to_a_worker_holds_no_data(stored: Path) -> None:
-    order = Order(stored, settings_id(stored), "driver", open_graph)
-    assert len(pickle.dumps(order)) < 1_000
+    call = RemoteCall(stored, settings_id(stored), "driver", open_graph)
+    assert len(pickle.dumps(call)) < 1_000
 
 
 def test_a_worker_with_other_code_says_so_and_does_nothing(stored: Path) -> None:
     node = next(iter(open_graph(stored).nodes))
-    order = Order(stored, settings_id(stored), "driver", open_graph)
+    call = RemoteCall(stored, settings_id(stored), "driver", open_graph)
     with pytest.raises(HarmbenchError, match="has other code"):
-        order(node[:-1] + ("0" if node[-1] != "0" else "1"), {})
+        call(node[:-1] + ("0" if node[-1] != "0" else "1"), {})
     assert not (stored / "cells").exists()
 
 
@@ -337,9 +337,9 @@ def test_a_worker_that_does_not_see_the_folder_says_so(
 ) -> None:
     monkeypatch.setattr(worker, "SECONDS_TO_SEE", 0.0)
     with pytest.raises(HarmbenchError, match="does not see the folder"):
-        Order(stored, "of another run", "driver", open_graph)("", {})
+        RemoteCall(stored, "of another run", "driver", open_graph)("", {})
     with pytest.raises(HarmbenchError, match="does not see the folder"):
-        Order(stored / "elsewhere", settings_id(stored), "driver", open_graph)("", {})
+        RemoteCall(stored / "elsewhere", settings_id(stored), "driver", open_graph)("", {})
 
 
 def test_a_worker_that_outlives_a_driver_reads_edited_plugins_and_forgets_its_stop(
@@ -350,7 +350,7 @@ def test_a_worker_that_outlives_a_driver_reads_edited_plugins_and_forgets_its_st
     def made(driver: str) -> str:
         node = next(n for n in open_graph(stored).nodes.values() if n.cell.spec.title == "Counted")
         assert node.kind == "fit"
-        return Order(stored, settings_id(stored), driver, open_graph)(node.id, {}).status
+        return RemoteCall(stored, settings_id(stored), driver, open_graph)(node.id, {}).status
 
     assert made("first") == "done"
     worker.ask_to_stop("of somebody else")

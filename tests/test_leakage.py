@@ -34,7 +34,7 @@ def rng() -> np.random.Generator:
 # A planted leak in images, read by a linear probe ------------------------------------------------
 
 
-class Bench:
+class Experiment:
     """Toy images as truth; a 'method' that adds k years of the true age effect to them."""
 
     def __init__(self) -> None:
@@ -71,52 +71,52 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
-    return Bench()
+def experiment() -> Experiment:
+    return Experiment()
 
 
 @pytest.mark.parametrize("k", [0.3, 1.0, -0.5])
-def test_a_planted_leak_is_recovered(bench: Bench, k: float) -> None:
-    result = leakage_age(bench.inputs(k), rng())
+def test_a_planted_leak_is_recovered(experiment: Experiment, k: float) -> None:
+    result = leakage_age(experiment.inputs(k), rng())
     assert result.overall is not None
     assert result.overall.value == pytest.approx(k, rel=1e-4)
     assert result.overall.low < k < result.overall.high
     assert set(result.groups) == {"site-a", "site-b", "site-c"}
-    size = leakage_age_abs(bench.inputs(k), rng()).overall
+    size = leakage_age_abs(experiment.inputs(k), rng()).overall
     assert size is not None and size.value == pytest.approx(abs(k), rel=1e-4)
 
 
-def test_the_probe_alone_would_not_give_years(bench: Bench) -> None:
-    inputs = bench.inputs(0.3)
+def test_the_probe_alone_would_not_give_years(experiment: Experiment) -> None:
+    inputs = experiment.inputs(0.3)
     result = leakage_age(inputs, rng())
     lie, change = result.arrays["lie"], result.arrays["change"]
     raw = (lie * change).sum() / (lie**2).sum()
     assert abs(raw - 0.3) > 0.02  # the shrunk slope, before it is calibrated
 
 
-def test_without_a_truth_a_leak_of_k_reads_k_over_1_plus_k(bench: Bench) -> None:
-    result = leakage_age(bench.inputs(0.5, truth=False), rng())
+def test_without_a_truth_a_leak_of_k_reads_k_over_1_plus_k(experiment: Experiment) -> None:
+    result = leakage_age(experiment.inputs(0.5, truth=False), rng())
     assert result.overall is not None
     assert result.overall.value == pytest.approx(1 / 3, rel=0.03)
     assert result.note == leakage.ON_OWN_IMAGES
 
 
-def test_no_leak_is_exactly_0(bench: Bench) -> None:
+def test_no_leak_is_exactly_0(experiment: Experiment) -> None:
     for metric in (leakage_age, leakage_age_abs):
-        result = metric(bench.inputs(0.0), rng())
+        result = metric(experiment.inputs(0.0), rng())
         assert result.overall is not None
         assert (result.overall.value, result.overall.low, result.overall.high) == (0, 0, 0)
 
 
-def test_a_leak_costs_age_error_under_placebo_only(bench: Bench) -> None:
-    clean, leaky = (age_mae_placebo(bench.inputs(k), rng()) for k in (0.0, 2.0))
+def test_a_leak_costs_age_error_under_placebo_only(experiment: Experiment) -> None:
+    clean, leaky = (age_mae_placebo(experiment.inputs(k), rng()) for k in (0.0, 2.0))
     assert clean.overall is not None and leaky.overall is not None
     assert clean.overall.value == pytest.approx(clean.target)
     assert leaky.target < clean.target  # under the truth a leak looks like skill
     assert leaky.overall.value > clean.overall.value + 3
 
 
-def test_combat_hardly_leaks(bench: Bench) -> None:
+def test_combat_hardly_leaks(experiment: Experiment) -> None:
     """Its slope is beta * (1 - 1 / delta): the effect is taken out and put back."""
     scanner = ToyDataset(n=600, shape=(9, 8), strength=1.0, seed=3)
     cohort = scanner.load()
@@ -294,7 +294,7 @@ def test_images_that_did_not_change_are_not_read_again() -> None:
 
 
 @pytest.mark.controls
-def test_cnn_probes_recover_a_planted_leak_and_see_none_in_controls(bench: Bench) -> None:
+def test_cnn_probes_recover_a_planted_leak_and_see_none_in_controls(experiment: Experiment) -> None:
     from harmbench.protocol.probes.training import make_probe
 
     def padded(cohort: Cohort) -> Cohort:
@@ -304,15 +304,15 @@ def test_cnn_probes_recover_a_planted_leak_and_see_none_in_controls(bench: Bench
     context = ProductContext(seeds=(0, 1, 2))
     for k in (0.0, 0.5):
         lies = {
-            n: padded(bench.written(d, k, "placebo_age"))
-            for n, d in zip(leakage.AGES, bench.draws, strict=True)
+            n: padded(experiment.written(d, k, "placebo_age"))
+            for n, d in zip(leakage.AGES, experiment.draws, strict=True)
         }
         products = {
             **lies,
-            "raw.test": bench.test,
-            "harmonized.probe": padded(bench.written(bench.probe, k)),
-            "harmonized.test": padded(bench.written(bench.test, k)),
-            "truth.test": padded(bench.truth),
+            "raw.test": experiment.test,
+            "harmonized.probe": padded(experiment.written(experiment.probe, k)),
+            "harmonized.test": padded(experiment.written(experiment.test, k)),
+            "truth.test": padded(experiment.truth),
         }
         products["probe.age"] = make_probe("age", MetricInputs(products, "site-a"), context)
         for product in leakage.PRODUCTS:

@@ -36,7 +36,7 @@ class StageFailedError(Exception):
 
 
 @dataclass
-class Bench:
+class Experiment:
     """What all cells of a run share.
 
     Attributes
@@ -103,17 +103,17 @@ class CellWork:
 
     Parameters
     ----------
-    bench : Bench
+    experiment : Experiment
         What all cells share.
     cell : Cell
         The method, its seed, its fold.
     """
 
-    def __init__(self, bench: Bench, cell: Cell) -> None:
-        self.bench = bench
+    def __init__(self, experiment: Experiment, cell: Cell) -> None:
+        self.experiment = experiment
         self.cell = cell
-        self.folder = bench.folder.root / "cells" / cell.folder
-        self.fold = bench.folds[cell.fold]
+        self.folder = experiment.folder.root / "cells" / cell.folder
+        self.fold = experiment.folds[cell.fold]
 
     # -- fit and harmonize ----------------------------------------------------------------------
 
@@ -124,15 +124,15 @@ class CellWork:
         return work_log(self.folder, name)
 
     def _told(self, reads: frozenset[str], purpose: str) -> dict[str, Any]:
-        bench = self.bench
+        experiment = self.experiment
         log = self.log.getChild(purpose)
-        config = bench.keys.config
-        return settings(config, bench.dataset, reads, self.cell.seed, bench.progress, log)
+        config = experiment.keys.config
+        return settings(config, experiment.dataset, reads, self.cell.seed, experiment.progress, log)
 
     @cached_property
     def skip(self) -> str | None:
         """Why the method cannot run on this cohort, or None."""
-        return build_method(self.cell.spec).skip(self.bench.raw(self.cell.fold, "fit"))
+        return build_method(self.cell.spec).skip(self.experiment.raw(self.cell.fold, "fit"))
 
     @cached_property
     def method(self) -> Harmonizer:
@@ -153,35 +153,35 @@ class CellWork:
         """Fit the method, or take up saved weights, and keep it in the run folder."""
         stage = self.fit_stage
         method = build_method(self.cell.spec)
-        saved = self.bench.weights.get(self.cell.id)
+        saved = self.experiment.weights.get(self.cell.id)
         with self.timed("fit") as cost:
             if saved:
                 method = saved.load(method)
                 # The key was made when the run began, perhaps hours ago.
-                if replace(saved).id != self.bench.keys.weights[self.cell.id]:
+                if replace(saved).id != self.experiment.keys.weights[self.cell.id]:
                     raise HarmbenchError(f"the weights in {saved.folder} changed during the run")
             else:
                 self._train(method, stage)
         stage.write_folder(method.save)
-        origin = saved.facts if saved else trained_here(method, self.bench.keys.config.device)
+        origin = saved.facts if saved else trained_here(method, self.experiment.keys.config.device)
         name = "load weights" if saved else "fit"
         stage.complete(stage=name, **cost(), weights=origin)
 
     def _train(self, method: Harmonizer, stage: Stage) -> None:
         fit(
             method,
-            self.bench.raw(self.cell.fold, "fit"),
-            self.bench.keys.reference_site,
+            self.experiment.raw(self.cell.fold, "fit"),
+            self.experiment.keys.reference_site,
             self.folder / f"checkpoints-{stage.key[:8]}",
             self._told(method.info.fit_sees, "fit"),
         )
 
     def rows(self, name: str, images: NDArray[np.float32] | None = None) -> Cohort:
         """Return the rows of an image product; a placebo's say what the method is told."""
-        cohort = self.bench.known(self.cell.fold, name.split(".")[1], images)
+        cohort = self.experiment.known(self.cell.fold, name.split(".")[1], images)
         if name not in placebo.NAMES:
             return cohort
-        return placebo.with_placebo(cohort, name, self.bench.keys.data_id, self.cell.fold)
+        return placebo.with_placebo(cohort, name, self.experiment.keys.data_id, self.cell.fold)
 
     def render(self, cohort: Cohort, target: str | None = None) -> NDArray[np.float32]:
         """Return these rows harmonized, checked; `target` as in `Harmonizer.harmonize`."""
@@ -209,7 +209,9 @@ class CellWork:
         """
         if ":" in name:
             anchor, _, rest = name.partition(":")
-            return self.bench.work(self.bench.keys.anchors[anchor][self.cell.fold]).place(rest)
+            return self.experiment.work(self.experiment.keys.anchors[anchor][self.cell.fold]).place(
+                rest
+            )
         if name in placebo.NAMES and not placebo.concerns(name, self.cell.info.harmonize_sees):
             return self, "harmonized.test"
         return self, name
@@ -227,14 +229,14 @@ class CellWork:
             return owner.product(rest)
         stem, _, part = name.partition(".")
         if stem == "raw":
-            return self.bench.raw(self.cell.fold, part)
+            return self.experiment.raw(self.cell.fold, part)
         if name == "travelling.test":
             from harmbench.protocol.truth.errors import scans_at_reference
 
             return scans_at_reference(
-                self.bench.raw(self.cell.fold, "test"),
-                self.bench.keys.reference_site,
-                self.bench.keys.config.repeat_within,
+                self.experiment.raw(self.cell.fold, "test"),
+                self.experiment.keys.reference_site,
+                self.experiment.keys.config.repeat_within,
             )
         stage = self.stage(self.place(name)[1])
         if name in keys.IMAGE_PRODUCTS:
@@ -244,19 +246,20 @@ class CellWork:
     def stage(self, name: str) -> Stage:
         """Return the stage of one product; what all cells share lies in ``raw/``."""
         shared = name.startswith("truth.") or (
-            name in self.bench.keys.products and self.bench.keys.products[name].scope == "run"
+            name in self.experiment.keys.products
+            and self.experiment.keys.products[name].scope == "run"
         )
-        folder = self.bench.folder.root / "raw" if shared else self.folder / "products"
-        return Stage(folder, name, self.bench.keys.product(self.cell, name))
+        folder = self.experiment.folder.root / "raw" if shared else self.folder / "products"
+        return Stage(folder, name, self.experiment.keys.product(self.cell, name))
 
     def unavailable(self, name: str) -> str | None:
         """Return why a product cannot exist here, as far as that is known in advance."""
         return keys.unavailable(
             name,
             self.cell,
-            has_truth=self.bench.dataset.info.has_truth,
+            has_truth=self.experiment.dataset.info.has_truth,
             fold_has_probe=bool(self.fold.probe.any()),
-            keys=self.bench.keys,
+            keys=self.experiment.keys,
         )
 
     # -- stages ---------------------------------------------------------------------------------
@@ -264,7 +267,7 @@ class CellWork:
     @property
     def fit_stage(self) -> Stage:
         """The stage of the fitted method."""
-        return Stage(self.folder, "fit", self.bench.keys.fit(self.cell))
+        return Stage(self.folder, "fit", self.experiment.keys.fit(self.cell))
 
     @property
     def is_fitted(self) -> bool:
@@ -273,11 +276,11 @@ class CellWork:
 
     def score_stage(self, registry_name: str) -> Stage:
         """Return the stage of one metric's score."""
-        metric = self.bench.metric(registry_name)
+        metric = self.experiment.metric(registry_name)
         needs = metric.info.needs
-        if not all(self.bench.keys.has(need) for need in needs):
+        if not all(self.experiment.keys.has(need) for need in needs):
             return Stage(self.folder / "scores", metric.info.name, "-" * 32)
-        key = self.bench.keys.score(self.cell, registry_name, metric.info)
+        key = self.experiment.keys.score(self.cell, registry_name, metric.info)
         return Stage(self.folder / "scores", metric.info.name, key)
 
     def reason_to_skip(self, metric: Metric) -> str | None:
@@ -292,4 +295,4 @@ class CellWork:
 
     def timed(self, name: str) -> AbstractContextManager[Callable[[], dict[str, Any]]]:
         """Log a step, limit its threads and measure it, see `harmbench.engine.log.timed`."""
-        return timed(self.log, name, self.bench.keys.config.threads)
+        return timed(self.log, name, self.experiment.keys.config.threads)

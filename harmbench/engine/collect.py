@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harmbench.engine.cells import Bench
+from harmbench.engine.cells import Experiment
 from harmbench.engine.keys import Cell
 from harmbench.files.atomic import read_json, write_json
 from harmbench.results.folder import SCORE_COLUMNS
@@ -114,14 +114,14 @@ def _mean(values: list[Any]) -> float:
     return float(np.mean(values))
 
 
-def collect_timing(bench: Bench, cells: list[Cell]) -> pd.DataFrame:
+def collect_timing(experiment: Experiment, cells: list[Cell]) -> pd.DataFrame:
     """Return the seconds and the peak memory of every finished stage, read from its mark.
 
     What images made elsewhere took to read says nothing of their method, and is left out.
     """
     rows = []
     for cell in cells:
-        place = bench.folder.root / "cells" / cell.folder
+        place = experiment.folder.root / "cells" / cell.folder
         # Only where marks lie: what a method saves may have any name and content.
         marks = (
             place.glob(f"{marked}*.json") for marked in ("fit-", "products/[!.]", "scores/[!.]")
@@ -129,7 +129,7 @@ def collect_timing(bench: Bench, cells: list[Cell]) -> pd.DataFrame:
         for path in sorted(path for found in marks for path in found):
             found = _timing_row(cell.spec.title, cell.seed, cell.fold, path)
             rows += [row for row in found if not (cell.info.images_only and _is_own(row["stage"]))]
-    for path in sorted((bench.folder.root / "raw").glob("[!.]*.json")):
+    for path in sorted((experiment.folder.root / "raw").glob("[!.]*.json")):
         rows += _timing_row("(shared)", 0, "", path)
     return pd.DataFrame(rows, columns=["label", "seed", "fold", "stage", "seconds", "peak_mib"])
 
@@ -148,39 +148,43 @@ def _timing_row(label: str, seed: int, fold: str, path: Path) -> list[dict[str, 
     return [{**row, "stage": mark["stage"], **cost}]
 
 
-def write_index(bench: Bench, cells: list[Cell]) -> None:
+def write_index(experiment: Experiment, cells: list[Cell]) -> None:
     """Write what the report reads, so that old runs stay readable without their plug-ins."""
-    root = bench.folder.root
-    write_json(root / "metrics.json", {m.info.name: asdict(m.info) for m in bench.metrics.values()})
+    root = experiment.folder.root
+    write_json(
+        root / "metrics.json", {m.info.name: asdict(m.info) for m in experiment.metrics.values()}
+    )
     methods: dict[str, dict[str, Any]] = {}
     index = []
     for cell in cells:
         info = asdict(cell.info) | {"sees_truth": cell.info.sees_truth}
         info = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in info.items()}
         entry = info | {"params": cell.spec.params, "shown": cell.shown, "weights": []}
-        methods.setdefault(cell.spec.title, entry)["weights"] += _origin(bench, cell)
-        index.append(_index_entry(bench, cell))
+        methods.setdefault(cell.spec.title, entry)["weights"] += _origin(experiment, cell)
+        index.append(_index_entry(experiment, cell))
     write_json(root / "methods.json", methods)
     write_json(root / "cells.json", index)
 
 
-def _origin(bench: Bench, cell: Cell) -> list[dict[str, Any]]:
+def _origin(experiment: Experiment, cell: Cell) -> list[dict[str, Any]]:
     """Return where a cell's fit came from, where it was trained in steps or taken up."""
-    origin = (bench.work(cell).fit_stage.mark or {}).get("weights", {})
+    origin = (experiment.work(cell).fit_stage.mark or {}).get("weights", {})
     if not origin.get("images") and origin.get("origin", "trained") == "trained":
         return []
     return [{"seed": cell.seed, "fold": cell.fold, **origin}]
 
 
-def _index_entry(bench: Bench, cell: Cell) -> dict[str, Any]:
-    work = bench.work(cell)
+def _index_entry(experiment: Experiment, cell: Cell) -> dict[str, Any]:
+    work = experiment.work(cell)
     images = {
         name: work.stage(name)
         for name in ("harmonized.test", "own_site.test", "truth.test")
         if work.unavailable(name) is None
     }
-    scores = {metric.info.name: work.score_stage(name) for name, metric in bench.metrics.items()}
-    root = bench.folder.root
+    scores = {
+        metric.info.name: work.score_stage(name) for name, metric in experiment.metrics.items()
+    }
+    root = experiment.folder.root
     found = {
         kind: {n: str(s.stem.relative_to(root)) for n, s in stages.items() if s.mark is not None}
         for kind, stages in (("images", images), ("scores", scores))

@@ -23,7 +23,7 @@ from harmbench.engine.graph import Graph
 from harmbench.engine.keys import digest
 from harmbench.engine.nodes import Node, Outcome
 from harmbench.engine.nodes import make as make_node
-from harmbench.engine.worker import Open, Order, Outcomes, ask_to_stop, settings_id
+from harmbench.engine.worker import Open, Outcomes, RemoteCall, ask_to_stop, settings_id
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress, Task
 
@@ -68,7 +68,7 @@ def execute(graph: Graph, progress: Progress, client: Client | None, open_graph:
     with progress.task("all steps", len(nodes)) as task:
         if client is None:
             return _in_process(graph, nodes, task)
-        root = graph.bench.folder.root.absolute()
+        root = graph.experiment.folder.root.absolute()
         with _Remote(client, root, open_graph, progress, task) as remote:
             return remote.make(nodes)
 
@@ -88,7 +88,7 @@ def _delayed(
 def _in_process(graph: Graph, nodes: Mapping[str, Node], task: Task) -> Outcomes:
     def make(one: str, before: Outcomes) -> Outcome:
         node = nodes[one]
-        outcome = make_node(graph.bench.work(node.cell), node, before)
+        outcome = make_node(graph.experiment.work(node.cell), node, before)
         task.advance(1, note=f"{node.cell.spec.title}: {node.name}")
         return outcome
 
@@ -145,6 +145,8 @@ def _local_cluster(jobs: int) -> Iterator[Any]:
         # Threads are limited by node, as in one process.
         "distributed.nanny.pre-spawn-environ": {},
         "distributed.comm.timeouts.connect": "30s",
+        # A process that is being started again is not lost, however slow the machine.
+        "distributed.deploy.lost-worker-timeout": f"{SECONDS_TO_RESTART:g}s",
     }
     with dask.config.set(settings), _interrupts_blocked():
         try:
@@ -203,18 +205,18 @@ class _Remote:
         self, client: Client, root: Path, open_graph: Open, progress: Progress, task: Task
     ) -> None:
         self._client, self._progress, self._task = client, progress, task
-        self._order = Order(root, settings_id(root), uuid4().hex, open_graph)
+        self._call = RemoteCall(root, settings_id(root), uuid4().hex, open_graph)
         self._rounds = 0
         self._shown: dict[str, tuple[ExitStack, Task]] = {}
 
     def __enter__(self) -> _Remote:
-        self._client.subscribe_topic(self._order.topic, lambda event: self._show(event[1]))
+        self._client.subscribe_topic(self._call.topic, lambda event: self._show(event[1]))
         if not self._client.scheduler_info()["workers"]:
             self._progress.message("the scheduler has no workers yet; waiting for the first")
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._client.unsubscribe_topic(self._order.topic)
+        self._client.unsubscribe_topic(self._call.topic)
         for stack, _ in self._shown.values():
             stack.close()
 
@@ -238,10 +240,10 @@ class _Remote:
         from distributed import KilledWorker
 
         known = {i: outcomes[i] for n in nodes.values() for i in n.before if i in outcomes}
-        order = replace(self._order, known=known)
+        call = replace(self._call, known=known)
         # Other names in every round: Dask forgets a name some time after the last use of it.
         self._rounds += 1
-        graph = _delayed(nodes, order, f"{digest(str(self._order.root))[:8]}-{self._rounds}/")
+        graph = _delayed(nodes, call, f"{digest(str(self._call.root))[:8]}-{self._rounds}/")
         futures = self._client.compute(list(graph.values()), optimize_graph=False)
         of = dict(zip((future.key for future in futures), nodes, strict=True))
         suspects = []
@@ -289,7 +291,7 @@ class _Remote:
 
     def _stop(self) -> None:
         """Let trainings save their state, where that is soon done."""
-        self._client.run(ask_to_stop, self._order.driver, on_error="ignore")
+        self._client.run(ask_to_stop, self._call.driver, on_error="ignore")
         end = time.monotonic() + SECONDS_TO_SAVE
         while any(self._client.processing().values()) and time.monotonic() < end:
             time.sleep(0.05)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harmbench import errors
-from harmbench.engine.cells import Bench, CellWork
+from harmbench.engine.cells import CellWork, Experiment
 from harmbench.engine.keys import IMAGE_PRODUCTS, Cell
 from harmbench.engine.nodes import TRUTH_DRAWS, Node, Outcome
 
@@ -40,13 +40,13 @@ class Graph:
 
     Parameters
     ----------
-    bench : Bench
+    experiment : Experiment
         What all nodes share.
     asked : iterable of (Cell, str)
         Cells with the registry names of metrics.
     """
 
-    bench: Bench
+    experiment: Experiment
     asked: Iterable[tuple[Cell, str]]
     nodes: dict[str, Node] = field(default_factory=dict, init=False)
     scores: list[Score] = field(default_factory=list, init=False)
@@ -72,7 +72,7 @@ class Graph:
         return [self._record(score, outcomes) for score in self.scores]
 
     def _record(self, score: Score, outcomes: dict[str, Outcome]) -> dict[str, Any]:
-        head = {"cell": score.cell, "metric": self.bench.metric(score.metric).info}
+        head = {"cell": score.cell, "metric": self.experiment.metric(score.metric).info}
         mark = self.nodes[score.node].stage.mark if score.node else None
         if mark is not None:
             return {**head, **mark}
@@ -82,7 +82,7 @@ class Graph:
     # -- building -------------------------------------------------------------------------------
 
     def _score(self, cell: Cell, name: str) -> Score:
-        work, metric = self.bench.work(cell), self.bench.metric(name)
+        work, metric = self.experiment.work(cell), self.experiment.metric(name)
         stage = work.score_stage(name)
         if stage.mark is None and (outcome := self._unusable_cell(work)):
             return Score(cell, name, outcome=outcome)
@@ -126,6 +126,6 @@ class Graph:
         if name in IMAGE_PRODUCTS:
             node = Node(work.stage(name), "images", name, work.cell)
             return self._add(node, work, () if name in TRUTH_DRAWS else ("fit",))
-        product = work.bench.keys.products[name]
+        product = work.experiment.keys.products[name]
         node = Node(work.stage(name), "arrays", name, work.cell)
         return self._add(node, work, product.needs, product.wants)

@@ -19,7 +19,7 @@ from harmbench.contracts.dataset import Dataset, Note, by_kind
 from harmbench.contracts.metric import Metric
 from harmbench.data.cache import load_cohort
 from harmbench.data.splits import Split, make_split, stored_split
-from harmbench.engine.cells import Bench
+from harmbench.engine.cells import Experiment
 from harmbench.engine.graph import Graph
 from harmbench.engine.keys import Cell, CellId, Keys, digest, make_cells
 from harmbench.engine.saved_weights import Choice, choose, data_facts
@@ -39,7 +39,7 @@ class Layout:
 
     Attributes
     ----------
-    bench : Bench
+    experiment : Experiment
         What all cells share.
     cells : list of Cell
         What is to be run, in order.
@@ -51,7 +51,7 @@ class Layout:
         Which cells take up saved weights.
     """
 
-    bench: Bench
+    experiment: Experiment
     cells: list[Cell]
     identity: dict[str, Any]
     split: Split
@@ -59,10 +59,12 @@ class Layout:
 
     def graph(self) -> Graph:
         """Return the graph of all scores, those of the probes' gate last."""
-        bench = self.bench
-        asked = [(cell, name) for cell in self.cells for name in bench.metrics]
+        experiment = self.experiment
+        asked = [(cell, name) for cell in self.cells for name in experiment.metrics]
         gates = [cell for cell in self.cells if cell.spec.name == "identity"]
-        return Graph(bench, [*asked, *((cell, name) for cell in gates for name in bench.gate)])
+        return Graph(
+            experiment, [*asked, *((cell, name) for cell in gates for name in experiment.gate)]
+        )
 
     def announcements(self) -> list[str]:
         """Return a sentence for every cell with saved weights or with a training before it."""
@@ -71,7 +73,7 @@ class Layout:
             choice = self.choices[cell.id]
             if choice.saved:
                 lines.append(f"{cell.headline}: {choice.saved}")
-            elif build_method(cell.spec).budget and not self.bench.work(cell).is_fitted:
+            elif build_method(cell.spec).budget and not self.experiment.work(cell).is_fitted:
                 lines.append(f"{cell.headline}: trained now ({choice.reason})")
         return lines
 
@@ -104,8 +106,8 @@ def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Pr
     keys = Keys(config, data_id, reference, products, anchors, ids)
     metrics = {name: registry.load("metric", name) for name in config.metrics}
     gate = _gate(dataset, metrics)
-    bench = Bench(folder, dataset, cohort, folds, keys, metrics, progress, weights, gate)
-    return Layout(bench, cells, identity, split, choices)
+    experiment = Experiment(folder, dataset, cohort, folds, keys, metrics, progress, weights, gate)
+    return Layout(experiment, cells, identity, split, choices)
 
 
 def _gate(dataset: Dataset, metrics: dict[str, Metric]) -> dict[str, Metric]:
@@ -173,15 +175,15 @@ def store(layout: Layout) -> None:
 
     The settings first: they mark the folder as a run's, and a killed one goes on from there.
     """
-    bench = layout.bench
-    folder, cohort, dataset = bench.folder, bench.cohort, bench.dataset
+    experiment = layout.experiment
+    folder, cohort, dataset = experiment.folder, experiment.cohort, experiment.dataset
     notes = [*dataset.notes, *map(Note, filter(None, [layout.split.reason]))]
     said = by_kind(notes)._asdict()
     if folder.config_file.is_file():
         said = {kind: folder.config.get(kind, []) for kind in said}
     content = {
         "identity": layout.identity,
-        "run": bench.keys.config.model_dump(mode="json"),
+        "run": experiment.keys.config.model_dump(mode="json"),
         "dataset": asdict(dataset.info),
         **said,
         "space": cohort.space,
@@ -189,11 +191,11 @@ def store(layout: Layout) -> None:
     write_json(folder.config_file, content)
     if not folder.has_cohort:
         table = cohort.participants[SPLIT_COLUMNS].assign(part=layout.split.part)
-        config = bench.keys.config
+        config = experiment.keys.config
         folder.save_cohort(cohort, table, lambda: require_unchanged(config, dataset.fingerprint))
         # As every later run and every other process sees it: a table read from a file may hold
         # other types of numbers than the data set's own.
-        bench.cohort = folder.cohort()
+        experiment.cohort = folder.cohort()
     write_json(folder.root / "environment.json", environment())
 
 

@@ -99,7 +99,7 @@ def make(work: CellWork, node: Node, outcomes: Mapping[str, Outcome]) -> Outcome
     HarmbenchError
         Where the run folder was moved or deleted.
     """
-    work.bench.folder.require_there()
+    work.experiment.folder.require_there()
     if node.stage.mark is not None:
         return Outcome("done")
     found = {one: outcomes[one] for one in node.before if one in outcomes}
@@ -129,18 +129,18 @@ def _fit(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
 
 
 def _images(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
-    bench, name = work.bench, node.name
+    experiment, name = work.experiment, node.name
     if name not in TRUTH_DRAWS:
         work.method  # loaded before the clock of harmonizing starts  # noqa: B018
     cohort, counter = work.rows(name), Outside()
     if name in TRUTH_DRAWS:
-        site = bench.keys.reference_site
-        parts = true_images(bench.dataset, cohort, site, TRUTH_DRAWS[name])
+        site = experiment.keys.reference_site
+        parts = true_images(experiment.dataset, cohort, site, TRUTH_DRAWS[name])
     else:
         seen = placebo.told(cohort, name) if name in placebo.NAMES else cohort
-        rows = bench.rows(work.cell.fold, name.split(".")[1])
+        rows = experiment.rows(work.cell.fold, name.split(".")[1])
         target = OWN_SITE if name == "own_site.test" else None
-        filled = in_blocks(seen, bench.cohort.images, rows)
+        filled = in_blocks(seen, experiment.cohort.images, rows)
         parts = (work.render(block, target) for block in filled)
     with work.timed(name) as cost:
         write_rows(node.stage.file(".npy"), cohort.images.shape, np.float32, counter.over(parts))
@@ -149,13 +149,13 @@ def _images(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
 
 
 def _arrays(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
-    product = work.bench.keys.products[node.name]
+    product = work.experiment.keys.products[node.name]
     n = int(work.fold.test.sum())
     if n < product.min_n:
         raise ProductUnavailable(f"needs {product.min_n} test scans; there are {n}")
     context = replace(
-        work.bench.keys.context(work.cell),
-        progress=work.bench.progress,
+        work.experiment.keys.context(work.cell),
+        progress=work.experiment.progress,
         log=work.log.getChild("products"),
     )
     inputs = _inputs(work, given)
@@ -167,9 +167,9 @@ def _arrays(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
 
 
 def _score(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
-    metric = work.bench.metric(node.metric)
+    metric = work.experiment.metric(node.metric)
     inputs = _inputs(work, given)
-    rng = rng_from("resample", work.bench.keys.data_id, work.cell.fold)
+    rng = rng_from("resample", work.experiment.keys.data_id, work.cell.fold)
     with work.timed(metric.info.name) as cost:
         result = metric(inputs, rng)
     record = records.keep(result, node.stage, cost())
@@ -178,7 +178,7 @@ def _score(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
 
 def _inputs(work: CellWork, names: Iterable[str]) -> MetricInputs:
     products = {name: work.product(name) for name in names}
-    return MetricInputs(products, work.bench.keys.reference_site)
+    return MetricInputs(products, work.experiment.keys.reference_site)
 
 
 DONE = Outcome("done")

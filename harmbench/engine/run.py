@@ -104,12 +104,12 @@ def run(
             progress.message(line)
         graph = layout.graph()
         records = graph.records(execute(graph, progress, client, open_graph))
-        shown = len(layout.cells) * len(layout.bench.metrics)
+        shown = len(layout.cells) * len(layout.experiment.metrics)
         scores = collect_scores(
             marked_underfit(records[:shown], dataset.probe_gate, records[shown:])
         )
-        folder.write_scores(scores, collect_timing(layout.bench, layout.cells))
-        write_index(layout.bench, layout.cells)
+        folder.write_scores(scores, collect_timing(layout.experiment, layout.cells))
+        write_index(layout.experiment, layout.cells)
     return RunSummary(out, scores, failures(scores))
 
 
@@ -147,8 +147,8 @@ def outline(config: RunConfig, out: Path, progress: Progress | None = None) -> O
     graph = layout.graph()
     rows = []
     for cell in layout.cells:
-        work = layout.bench.work(cell)
-        stages = [work.score_stage(name) for name in layout.bench.metrics]
+        work = layout.experiment.work(cell)
+        stages = [work.score_stage(name) for name in layout.experiment.metrics]
         rows.append(
             {
                 "label": cell.spec.title,

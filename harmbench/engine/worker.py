@@ -35,7 +35,7 @@ def settings_id(root: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Order:
+class RemoteCall:
     """Makes one node at a worker; it is sent there with names and outcomes, and no data.
 
     Attributes
@@ -78,10 +78,12 @@ class Order:
                     f"a worker on {socket.gethostname()} has other code of harmbench or of a "
                     "plug-in than the driver; install the same there and start the workers again"
                 )
-            graph.bench.progress = _Events(self.topic, node.cell.headline)
-            with informative(), threads(graph.bench.keys.config.threads):
+            graph.experiment.progress = _Events(self.topic, node.cell.headline)
+            with informative(), threads(graph.experiment.keys.config.threads):
                 try:
-                    return make_node(graph.bench.work(node.cell), node, {**self.known, **before})
+                    return make_node(
+                        graph.experiment.work(node.cell), node, {**self.known, **before}
+                    )
                 except KeyboardInterrupt:  # it has saved its state, and the driver does not wait
                     return Outcome("failed", "stopped")
 

@@ -70,7 +70,7 @@ def check(layout: Layout, spec: MethodSpec, progress: Progress) -> None:
     folder = Path(spec.params["folder"])
     _check_origin(layout, folder)
     files = Files(folder)
-    names = names_of(layout.bench.cohort.participants)
+    names = names_of(layout.experiment.cohort.participants)
     problems = _missing(layout, files, names)
     remarks, more = _read(layout, files, names, progress)
     strangers = _strangers(files, names)
@@ -81,7 +81,7 @@ def check(layout: Layout, spec: MethodSpec, progress: Progress) -> None:
 
 def _check_name(layout: Layout, spec: MethodSpec) -> None:
     """Refuse a name by which the row would take the place of a method's."""
-    folder = layout.bench.folder
+    folder = layout.experiment.folder
     held = folder.config["run"]["methods"] if folder.config_file.is_file() else []
     others = [MethodSpec.model_validate(one) for one in held]
     if any(one.title == spec.title and one.name != METHOD for one in others):
@@ -141,8 +141,8 @@ def _read(
     layout: Layout, files: Files, names: Sequence[Name], progress: Progress
 ) -> tuple[list[str], list[str]]:
     """Read every image; return what is odd about them, and what is wrong with them."""
-    cohort = layout.bench.cohort
-    affines, _ = affines_of(layout.bench.dataset, cohort)
+    cohort = layout.experiment.cohort
+    affines, _ = affines_of(layout.experiment.dataset, cohort)
     problems: list[str] = []
     unchanged, ratios = [], []
     with progress.task("checking images", len(cohort)) as task:

@@ -66,8 +66,8 @@ def harmonize(
         for line in layout.announcements():
             progress.message(line)
         images = _images(layout, target, progress)
-        cohort = layout.bench.cohort.with_images(images)
-        site = layout.bench.keys.reference_site
+        cohort = layout.experiment.cohort.with_images(images)
+        site = layout.experiment.keys.reference_site
         material = Material(config, dataset, cohort, layout.split, site)
         record = _record(layout, target or site)
         page = _page(layout, target or site)
@@ -86,31 +86,31 @@ def _only(layout: Layout, title: str) -> Layout:
 
 def _checked(layout: Layout, target: str | None) -> str | None:
     """Return the target, None where it is the reference; refuse before anything is trained."""
-    bench, info = layout.bench, layout.cells[0].info
-    affines_of(bench.dataset, bench.cohort.subset([0]))
-    site = bench.keys.reference_site
-    if target is not None and target not in bench.cohort.sites:
-        raise unknown("site", target, bench.cohort.sites)
+    experiment, info = layout.experiment, layout.cells[0].info
+    affines_of(experiment.dataset, experiment.cohort.subset([0]))
+    site = experiment.keys.reference_site
+    if target is not None and target not in experiment.cohort.sites:
+        raise unknown("site", target, experiment.cohort.sites)
     if target not in (None, site) and info.targets != "any":
         raise HarmbenchError(
             f"--target {target}: {info.label} harmonizes only to the reference site that it is "
             f"fitted with, {site}; give --reference-site {target}"
         )
     for cell in layout.cells:
-        if reason := bench.work(cell).skip:
+        if reason := experiment.work(cell).skip:
             raise HarmbenchError(f"{cell.spec.title} cannot be used on these data: it {reason}")
     return None if target == site else target
 
 
 def _images(layout: Layout, target: str | None, progress: Progress) -> NDArray[np.float32]:
-    bench = layout.bench
-    images = np.empty(bench.cohort.images.shape, dtype=np.float32)
+    experiment = layout.experiment
+    images = np.empty(experiment.cohort.images.shape, dtype=np.float32)
     pieces = [(cell, part) for cell in layout.cells for part in _parts(cell)]
     with progress.task("harmonizing", len(images)) as task:
         for cell, part in pieces:
-            rows = getattr(bench.folds[cell.fold], part)
+            rows = getattr(experiment.folds[cell.fold], part)
             if rows.any():
-                images[rows] = _render(bench.work(cell), part, target)
+                images[rows] = _render(experiment.work(cell), part, target)
             task.advance(int(rows.sum()), note=part)
     return images
 
@@ -126,8 +126,8 @@ def _render(work: CellWork, part: str, target: str | None) -> NDArray[np.float32
     try:
         if outcome.status == "done":
             work.method  # loaded before the clock of harmonizing starts  # noqa: B018
-            with timed(work.log, f"harmonized.{part}", work.bench.keys.config.threads):
-                return work.render(work.bench.raw(work.cell.fold, part), target)
+            with timed(work.log, f"harmonized.{part}", work.experiment.keys.config.threads):
+                return work.render(work.experiment.raw(work.cell.fold, part), target)
     except StageFailedError as error:
         outcome = Outcome("failed", str(error))
     except (Exception, SystemExit) as error:
@@ -138,7 +138,7 @@ def _render(work: CellWork, part: str, target: str | None) -> NDArray[np.float32
 
 def _record(layout: Layout, target: str) -> dict[str, Any]:
     cell = layout.cells[0]
-    marks = [layout.bench.work(one).fit_stage.mark or {} for one in layout.cells]
+    marks = [layout.experiment.work(one).fit_stage.mark or {} for one in layout.cells]
     return {
         "method": cell.info.name,
         "label": cell.spec.title,
@@ -151,7 +151,7 @@ def _record(layout: Layout, target: str) -> dict[str, Any]:
 
 def _page(layout: Layout, target: str) -> str:
     """Return what the images are, and how those of the fit part are to be treated."""
-    title, label = layout.cells[0].spec.title, layout.bench.dataset.info.label
+    title, label = layout.cells[0].spec.title, layout.experiment.dataset.info.label
     if layout.split.cross_fitting:
         parts = (
             "Each half (`part` A or B in `split.tsv`) was harmonized by the method fitted on the "
