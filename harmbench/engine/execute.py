@@ -145,8 +145,6 @@ def _local_cluster(jobs: int) -> Iterator[Any]:
         # Threads are limited by node, as in one process.
         "distributed.nanny.pre-spawn-environ": {},
         "distributed.comm.timeouts.connect": "30s",
-        # A process that is being started again is not lost, however slow the machine.
-        "distributed.deploy.lost-worker-timeout": f"{SECONDS_TO_RESTART:g}s",
     }
     with dask.config.set(settings), _interrupts_blocked():
         try:
@@ -254,15 +252,13 @@ class _Remote:
                         "the connection to the scheduler was lost; the same command goes on where "
                         "it was"
                     )
-                error = future.exception()
-                if error is None:
-                    outcomes[of[future.key]] = future.result()
-                    node = nodes[of[future.key]]
-                    self._task.advance(1, note=f"{node.cell.spec.title}: {node.name}")
-                elif isinstance(error, KilledWorker):
-                    suspects += [of[future.key]] if str(error.task) == future.key else []
+                one = of[future.key]
+                try:
+                    outcomes[one] = future.result()
+                except KilledWorker as error:  # of this node, or of one that it depends on
+                    suspects += [one] if str(error.task) == future.key else []
                 else:
-                    raise error
+                    self._task.advance(1, note=f"{nodes[one].cell.spec.title}: {nodes[one].name}")
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 self._stop()
@@ -283,6 +279,9 @@ class _Remote:
             now, cluster = time.monotonic(), self._client.cluster  # None for a scheduler elsewhere
             if cluster is None or cluster.scheduler.workers:
                 seen = now
+            elif len(cluster.workers) < len(cluster.worker_spec):
+                # Dask gives a process up that dies while it starts; this starts another.
+                cluster.scale(len(cluster.worker_spec))
             elif now - seen > SECONDS_TO_RESTART:
                 raise HarmbenchError(
                     "a process that died was not started again; the same command goes on where it "
