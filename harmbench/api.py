@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from harmbench import registry
-from harmbench.config import MethodSpec, RunConfig, build_dataset, default_folder, resolve
-from harmbench.contracts.cohort import Cohort
-from harmbench.contracts.dataset import Dataset
-from harmbench.contracts.method import Harmonizer
-from harmbench.contracts.metric import Metric
+from harmbench.config import MethodSpec, RunConfig, build_dataset, resolve
 from harmbench.engine import run as engine
 from harmbench.engine.layout import Layout
 from harmbench.errors import HarmbenchError
 from harmbench.exchange import stored
 from harmbench.progress import Progress, make_progress
 from harmbench.results.results import Results
-from harmbench.study import OF_TRAINING, combined, resolve_method
+from harmbench.study import (
+    OF_TRAINING,
+    combined,
+    default_folder,
+    resolve_method,
+    run_settings,
+)
 
 if TYPE_CHECKING:
     from harmbench.exchange.folder import Material
@@ -113,8 +111,12 @@ def run(
     Examples
     --------
     >>> import harmbench as hb
-    >>> results = hb.run(["combat"], data="phantom", preset="smoke")  # doctest: +SKIP
-    >>> results.table(["truth_mae"])  # doctest: +SKIP
+    >>> results = hb.run(
+    ...     ["combat"], "phantom", preset="smoke", metrics=["truth_mae"],
+    ...     data_options={"n": 90, "size": 32}, out="results/example", quiet=True,
+    ... )
+    >>> list(results.table(["truth_mae"]).index.get_level_values("label"))
+    ['identity', 'shuffle', 'oracle', 'combat']
     """
     settings, folder = run_settings(
         config,
@@ -133,39 +135,11 @@ def run(
         threads=threads,
         device=device,
         weights=weights,
-        inception=inception_weights and Path(inception_weights),
+        inception_weights=inception_weights,
         data_options=data_options,
     )
     with make_progress(quiet) as progress:
         return run_config(settings, folder, progress, jobs=jobs, dask=dask)
-
-
-def run_settings(
-    config: str | Path | None, out: str | Path | None, *, alone: bool = True, **given: Any
-) -> tuple[RunConfig, Path]:
-    """Return the settings of a run and its folder.
-
-    Parameters
-    ----------
-    config, out : path or None
-        Study file, run folder.
-    alone : bool
-        Whether one process does everything; several have one thread each unless stated.
-    **given
-        Settings of `harmbench.config.resolve`, None where not given.
-    """
-    study = None if config is None else Path(config)
-    settings = combined(study, given)
-    if not alone:
-        settings.setdefault("threads", 1)
-    if not settings.get("methods") and not settings.get("controls"):
-        raise HarmbenchError(
-            "nothing to judge: give --methods NAME... (see `harmbench methods`), or --controls"
-        )
-    resolved = resolve(**settings)
-    if out is not None:
-        return resolved, Path(out)
-    return resolved, default_folder("results", resolved, study, settings["data_options"])
 
 
 def run_config(
@@ -198,7 +172,12 @@ def load(folder: str | Path) -> Results:
     Examples
     --------
     >>> import harmbench as hb
-    >>> hb.load("results/phantom-smoke").ranking()  # doctest: +SKIP
+    >>> results = hb.run(
+    ...     ["combat"], "phantom", preset="smoke", metrics=["truth_mae"],
+    ...     data_options={"n": 90, "size": 32}, out="results/example", quiet=True,
+    ... )
+    >>> hb.load("results/example").scores.equals(results.scores)
+    True
     """
     return Results(folder)
 
@@ -212,8 +191,11 @@ def score(
     metrics: str | Sequence[str] = "core",
     controls: Sequence[str] | None = None,
     data_seed: int | None = None,
+    repeat_within: int | None = None,
     threads: int | None = None,
     device: str | None = None,
+    jobs: int | None = None,
+    inception_weights: str | Path | None = None,
     preset: str = "standard",
     out: str | Path | None = None,
     quiet: bool = False,
@@ -233,7 +215,7 @@ def score(
         [0, 1] first; a DataFrame names its features by its columns.
     people : DataFrame of n rows
         Columns ``participant_id`` and ``site``; ``age`` (years) and ``sex`` (``"F"``, ``"M"``)
-        where known; ``session_id`` where somebody was scanned more than once.
+        if known; ``session_id`` if a person was scanned more than once.
     reference_site : str, optional
         Site that the images were harmonized to. Default: the site with most people.
     metrics : {"five", "core", "full"} or sequence of str
@@ -241,8 +223,8 @@ def score(
     controls : sequence of str, optional
         Controls shown beside the rows.
     data_seed : int, optional
-        Of the split.
-    threads, device, preset
+        Seed of the split.
+    repeat_within, threads, device, jobs, inception_weights, preset
         As in `run`.
     out : path, optional
         The run folder. Default: a temporary folder, deleted together with the results.
@@ -261,94 +243,47 @@ def score(
     Examples
     --------
     >>> import harmbench as hb
-    >>> hb.score({"mine": mine}, raw, people, reference_site="A")  # doctest: +SKIP
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> people = pd.DataFrame(
+    ...     {"participant_id": [f"p{i}" for i in range(60)], "site": ["A", "B"] * 30}
+    ... )
+    >>> raw = np.random.default_rng(0).normal(3, 1, (60, 5))
+    >>> results = hb.score(
+    ...     {"centered": raw - raw.mean(axis=0)}, raw, people, reference_site="A",
+    ...     metrics=["distance_pcc"], quiet=True,
+    ... )
+    >>> float(results.table(["distance_pcc"]).loc[("centered", 0), "distance_pcc"].round(3))
+    1.0
     """
     kept = TemporaryDirectory(prefix="harmbench-") if out is None else None
     folder = Path(kept.name, "run") if kept else Path(out or "")
     inputs = folder.with_name(f"{folder.name}-inputs")
-    inputs.mkdir(parents=True, exist_ok=True)
-    data, as_images = _reference(reference, people, inputs)
-    level = {"protocol": metrics} if isinstance(metrics, str) else {"metrics": metrics}
-    asked: dict[str, Any] = {"data": str(data), "preset": preset, "data_seed": data_seed}
+    data = stored.write_reference(reference, people, inputs)
     cohort = build_dataset(resolve(data=str(data), preset=preset)).load()
-    rows = [_row(name, as_images(name, one), cohort, inputs) for name, one in harmonized.items()]
+    level = {"protocol": metrics} if isinstance(metrics, str) else {"metrics": metrics}
     settings, place = run_settings(
         None,
         folder,
-        methods=rows,
+        alone=jobs is None,
+        data=str(data),
+        methods=[
+            stored.write_row(name, values, reference, cohort, inputs)
+            for name, values in harmonized.items()
+        ],
+        preset=preset,
         reference_site=reference_site,
         controls=controls,
+        data_seed=data_seed,
+        repeat_within=repeat_within,
         threads=threads,
         device=device,
-        **asked,
+        inception_weights=inception_weights,
         **level,
     )
     with make_progress(quiet) as progress:
-        engine.run(settings, place, progress)
+        engine.run(settings, place, progress, jobs=jobs)
     return Results(place, kept)
-
-
-def _reference(
-    reference: ArrayLike | pd.DataFrame, people: pd.DataFrame, inputs: Path
-) -> tuple[Path, Callable[[str, Any], NDArray[np.float32]]]:
-    """Write the unharmonized data; return the file, and how other arrays become images."""
-    missing = [name for name in ("participant_id", "site") if name not in people]
-    if missing:
-        raise HarmbenchError(f"people has no column {', '.join(missing)}")
-    values = np.asarray(reference, dtype=float)
-    if values.ndim not in (2, 3) or len(values) != len(people):
-        raise HarmbenchError(
-            f"reference has shape {values.shape}; give (n, height, width) or (n, features) for the "
-            f"{len(people)} rows of people"
-        )
-    if not np.isfinite(values).all():
-        raise HarmbenchError("reference holds NaN or infinite values; leave those rows out")
-    if values.ndim == 2:
-        from harmbench.data.tables import standardize
-
-        names = getattr(reference, "columns", [f"feature_{i}" for i in range(values.shape[1])])
-        features = pd.DataFrame(values, columns=list(names))
-        file = inputs / "reference.csv"
-        pd.concat([people.reset_index(drop=True), features], axis=1).to_csv(file, index=False)
-        return file, partial(_like, values, partial(standardize, reference=values))
-    file = inputs / "reference.npz"
-    columns = {name: _column(people[name]) for name in people}
-    arrays = {"images": values.astype(np.float32), "preprocessed": np.array(True), **columns}
-    np.savez(file, **arrays)
-    return file, partial(_like, values, np.asarray)
-
-
-def _column(values: pd.Series) -> NDArray:
-    if pd.api.types.is_numeric_dtype(values):
-        return values.to_numpy()
-    return values.fillna("").astype(str).to_numpy(dtype=str)
-
-
-def _like(
-    reference: NDArray, convert: Callable[[NDArray], NDArray], name: str, values: Any
-) -> NDArray[np.float32]:
-    found = np.asarray(values, dtype=float)
-    if found.shape != reference.shape:
-        raise HarmbenchError(
-            f"'{name}' has shape {found.shape} and reference {reference.shape}; give one row for "
-            "each row of reference"
-        )
-    if not np.isfinite(found).all():
-        raise HarmbenchError(f"'{name}' holds NaN or infinite values")
-    return convert(found).astype(np.float32)
-
-
-def _row(name: str, images: NDArray[np.float32], cohort: Cohort, inputs: Path) -> MethodSpec:
-    if images.shape != cohort.images.shape:
-        raise HarmbenchError(
-            f"of the reference, {cohort.images.shape[1:]} values a row could be read, of "
-            f"{images.shape[1:]}; every feature must be a column of numbers"
-        )
-    content = hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()[:32]
-    file = inputs / f"{content}.npz"
-    stored.Stored.write(file, cohort, images)
-    params = {"file": str(file.resolve()), "content": content}
-    return MethodSpec(name=f"{stored.__file__}:Stored", label=name, params=params)
 
 
 def train(
@@ -401,7 +336,12 @@ def train(
     Examples
     --------
     >>> import harmbench as hb
-    >>> hb.train(["cvae"], "phantom", preset="smoke")  # doctest: +SKIP
+    >>> folders = hb.train(
+    ...     ["combat"], "phantom", preset="smoke", data_options={"n": 400, "size": 32},
+    ...     out="weights/example", quiet=True,
+    ... )
+    >>> [folder.name for folder in folders]
+    ['combat']
     """
     from harmbench.engine.train import train as fit
     from harmbench.training.group import is_first
@@ -477,7 +417,12 @@ def harmonize(
     Examples
     --------
     >>> import harmbench as hb
-    >>> hb.harmonize("combat", "harmonized", "my-bids-folder")  # doctest: +SKIP
+    >>> made = hb.harmonize(
+    ...     "combat", "harmonized", "phantom", preset="smoke",
+    ...     data_options={"n": 90, "size": 32}, quiet=True,
+    ... )
+    >>> len(made.cohort)
+    90
     """
     from harmbench.exchange.harmonize import harmonize as write
 
@@ -532,24 +477,6 @@ def datasets() -> pd.DataFrame:
 
 
 def _table(kind: registry.Kind) -> pd.DataFrame:
-    infos = {name: vars(info_of(registry.load(kind, name))) for name in registry.names(kind)}
+    plugins = {name: registry.load(kind, name) for name in registry.names(kind)}
+    infos = {name: vars(registry.info_of(plugin)) for name, plugin in plugins.items()}
     return pd.DataFrame.from_dict(infos, orient="index").rename_axis("name").drop(columns="name")
-
-
-def info_of(plugin: Any) -> Any:
-    """Return the declaration of a plug-in: of a metric, or of a method or data set as it is made.
-
-    What only a path can complete still has a name, a label and a summary.
-    """
-    if isinstance(plugin, Metric):
-        return plugin.info
-    return instance_of(plugin).info
-
-
-def instance_of(plugin: Any) -> Harmonizer | Dataset:
-    """Return a method or a data set made without arguments, or with stand-ins for paths."""
-    named = inspect.signature(plugin).parameters.values()
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    required = [p.name for p in named if p.default is p.empty and p.kind not in several]
-    made: Harmonizer | Dataset = plugin(**dict.fromkeys(required, "FOLDER"))
-    return made

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,7 +82,7 @@ def resolve(
     controls: Sequence[str] = (),
     protocol: str = "core",
     metrics: Sequence[str] = (),
-    inception: Path | None = None,
+    inception_weights: Path | None = None,
     threads: int | None = None,
     weights: Sequence[str] = (),
     data_options: Mapping[str, Any] | None = None,
@@ -108,7 +106,7 @@ def resolve(
         Which metrics, unless `metrics` names them.
     metrics : sequence of str
         Metric names; empty for all of the protocol.
-    inception : Path or None
+    inception_weights : Path or None
         File of the Inception weights.
     threads : int or None
         CPU threads; None for all cores.
@@ -137,10 +135,10 @@ def resolve(
     settings = dict(PRESETS[preset])
     if probe:
         settings["probe"] = settings["probe"] | probe
-    if inception is not None:
-        if not os.path.isfile(inception):  # of a name that no system holds, too
-            raise HarmbenchError(f"--inception-weights: there is no file {inception}")
-        settings["inception"] = str(inception.resolve())
+    if inception_weights is not None:
+        if not os.path.isfile(inception_weights):  # also false for a name that no system accepts
+            raise HarmbenchError(f"--inception-weights: there is no file {inception_weights}")
+        settings["inception"] = str(Path(inception_weights).resolve())
     full = _unique([method_spec(spec, preset) for spec in specs])
     found = {
         "data": _data_spec(data, preset, data_options or {}),
@@ -213,49 +211,12 @@ def require_unchanged(config: RunConfig, fingerprint: str) -> None:
         )
 
 
-def data_title(spec: PluginSpec) -> str:
-    """Return the short name that stands in the default output folder."""
-    path = spec.params.get("path")
-    return Path(path).resolve().stem if path else spec.name.rpartition(":")[2]
-
-
 FILES = {
     "bids": "a BIDS folder",
     "arrays": "an .npz file",
     "table": "a .csv or .tsv file",
 }
 """Data sets that need a path."""
-
-
-def default_folder(
-    root: str, config: RunConfig, study: Path | None, data_options: Mapping[str, Any]
-) -> Path:
-    """Return the folder of a run that names none: the same for what one folder can hold.
-
-    Parameters
-    ----------
-    root : str
-        ``"results"`` or ``"weights"``.
-    config : RunConfig
-        The settings.
-    study : Path or None
-        The study file, or the config.json of a run, whose folder it is then.
-    data_options : mapping
-        Those stated.
-
-    Returns
-    -------
-    Path
-        ``root/[<study>-]<data>-<preset>``, with a short hash where data options, the data seed or
-        the reference site make it another run.
-    """
-    if study is not None and study.suffix == ".json":
-        return study.parent
-    apart = [dict(data_options), config.data_seed, config.reference_site]
-    mark = hashlib.sha256(json.dumps(apart, sort_keys=True, default=str).encode()).hexdigest()[:6]
-    names = [study.stem] if study else []
-    names += [data_title(config.data), config.preset, *([mark] if any(apart) else [])]
-    return Path(root) / "-".join(names)
 
 
 def _data_spec(data: str, preset: str, options: Mapping[str, Any]) -> PluginSpec:

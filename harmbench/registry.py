@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import inspect
 import os
 import sys
 from functools import cache
@@ -158,3 +159,17 @@ def _load_from_file(name: str) -> Any:
         public = [n for n in vars(module) if not n.startswith("_")]
         raise unknown(f"name in {path.name}", attribute, public)
     return getattr(module, attribute)
+
+
+def info_of(plugin: Any) -> Any:
+    """Return the declaration of a plug-in: a `MethodInfo`, `MetricInfo` or `DatasetInfo`."""
+    is_made = hasattr(plugin, "info") and not inspect.isclass(plugin)
+    return (plugin if is_made else instance_of(plugin)).info
+
+
+def instance_of(plugin: Any) -> Any:
+    """Return a method or a data set made without arguments, or with stand-ins for paths."""
+    named = inspect.signature(plugin).parameters.values()
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [p.name for p in named if p.default is p.empty and p.kind not in several]
+    return plugin(**dict.fromkeys(required, "FOLDER"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from harmbench import registry
-from harmbench.config import MethodSpec, RunConfig, resolve, validated
+from harmbench.config import MethodSpec, PluginSpec, RunConfig, resolve, validated
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.files.foreign import at_home, mebibytes, parse_json
 
@@ -37,7 +39,7 @@ class Study(BaseModel):
     threads: int | None = None
     device: str | None = None
     probe: dict[str, Any] | None = None
-    inception: Path | None = None
+    inception_weights: Path | None = None
     weights: tuple[str, ...] | None = None
 
 
@@ -96,7 +98,7 @@ def _from_run(path: Path, content: Any) -> dict[str, Any]:
         "methods": run.methods,
         "controls": run.controls or ("none",),
         "weights": tuple(f"{title}={wish}" for title, wish in run.weights.items()),
-        "inception": Path(run.inception) if run.inception not in (None, "never") else None,
+        "inception_weights": run.inception if run.inception != "never" else None,
     }
     same = ("preset", "protocol", "metrics", "seeds", "data_seed", "reference_site", "threads")
     more = ("device", "probe", "repeat_within")
@@ -150,9 +152,9 @@ def resolve_method(
     HarmbenchError
         For unknown names.
     """
-    spec = _chosen(method, (read_study(study) if study else {}).get("methods", ()))
+    settings = combined(study, given, (*OF_DATA, "methods"))
+    spec = _chosen(method, settings.pop("methods", ()))
     wish = weights if weights in ("auto", "none") else f"{spec.title}={weights}"
-    settings = combined(study, given, OF_DATA)
     return resolve(**settings, methods=[spec], controls=("none",), weights=[wish])
 
 
@@ -162,3 +164,68 @@ def _chosen(name: str, declared: Sequence[str | MethodSpec]) -> MethodSpec:
     if name not in by_title and ".py:" not in name and name not in registry.names("method"):
         raise unknown("method", name, {*by_title, *registry.names("method")})
     return by_title.get(name, MethodSpec(name=name))
+
+
+def data_title(spec: PluginSpec) -> str:
+    """Return the short name that stands in the default output folder."""
+    path = spec.params.get("path")
+    return Path(path).resolve().stem if path else spec.name.rpartition(":")[2]
+
+
+def default_folder(
+    root: str, config: RunConfig, study: Path | None, data_options: Mapping[str, Any]
+) -> Path:
+    """Return the folder of a run that names none: the same for what one folder can hold.
+
+    Parameters
+    ----------
+    root : str
+        ``"results"`` or ``"weights"``.
+    config : RunConfig
+        The settings.
+    study : Path or None
+        The study file, or the config.json of a run, whose folder it is then.
+    data_options : mapping
+        Those stated.
+
+    Returns
+    -------
+    Path
+        ``root/[<study>-]<data>-<preset>``, with a short hash where data options, the data seed or
+        the reference site make it another run.
+    """
+    if study is not None and study.suffix == ".json":
+        return study.parent
+    apart = [dict(data_options), config.data_seed, config.reference_site]
+    mark = hashlib.sha256(json.dumps(apart, sort_keys=True, default=str).encode()).hexdigest()[:6]
+    names = [study.stem] if study else []
+    names += [data_title(config.data), config.preset, *([mark] if any(apart) else [])]
+    return Path(root) / "-".join(names)
+
+
+def run_settings(
+    config: str | Path | None, out: str | Path | None, *, alone: bool = True, **given: Any
+) -> tuple[RunConfig, Path]:
+    """Return the settings of a run and its folder.
+
+    Parameters
+    ----------
+    config, out : path or None
+        Study file, run folder.
+    alone : bool
+        Whether one process does everything; several have one thread each unless stated.
+    **given
+        Settings of `harmbench.config.resolve`, None where not given.
+    """
+    study = None if config is None else Path(config)
+    settings = combined(study, given)
+    if not alone:
+        settings.setdefault("threads", 1)
+    if not settings.get("methods") and not settings.get("controls"):
+        raise HarmbenchError(
+            "nothing to judge: give --methods NAME... (see `harmbench methods`), or --controls"
+        )
+    resolved = resolve(**settings)
+    if out is not None:
+        return resolved, Path(out)
+    return resolved, default_folder("results", resolved, study, settings["data_options"])

@@ -135,6 +135,20 @@ def test_lists_hold_everything_that_is_registered() -> None:
     assert {"combat", "ddae", "identity"} <= set(hb.methods().index)
     assert "age_mae" in hb.metrics().index
     assert "phantom" in hb.datasets().index
+
+
+def test_the_examples_do_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     failed, tried = doctest.testmod(harmbench.api, globs={})
-    assert tried > 3
+    assert tried > 15
     assert failed == 0
+
+
+def test_training_and_harmonizing_from_python(tmp_path: Path) -> None:
+    big = {"data_options": {"n": 300}, "quiet": True}
+    folders = hb.train(["combat"], TOY, out=tmp_path / "weights", **big)
+    assert [(folder / "card.json").is_file() for folder in folders] == [True]
+    made = hb.harmonize("combat", tmp_path / "made", TOY, weights=str(folders[0]), **big)
+    again = hb.harmonize("combat", tmp_path / "again", TOY, weights="none", **big)
+    np.testing.assert_array_equal(made.cohort.images, again.cohort.images)
+    assert not np.array_equal(made.cohort.images, ToyDataset(300).load().images)

@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 from harmbench import __version__
 from harmbench.cli.app import app
 from harmbench.cli.command import VALUES
-from harmbench.config import FILES, default_folder, resolve
+from harmbench.config import FILES, resolve
 from harmbench.data.arrays import save_npz
 from harmbench.data.toy import ToyDataset
 from harmbench.errors import HarmbenchError
 from harmbench.files.foreign import at_home
-from harmbench.study import read_study
+from harmbench.study import default_folder, read_study
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +81,11 @@ def test_every_command_writes_to_the_home_folder(words, study, tmp_path, monkeyp
 def test_study_files_know_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / "study.toml"
-    file.write_text('data = "~/toy.npz"\nweights = ["ddae=~/w"]\ninception = "~/i.pth"\n')
+    file.write_text('data = "~/toy.npz"\nweights = ["ddae=~/w"]\ninception_weights = "~/i.pth"\n')
     found = read_study(file)
     assert found["data"] == f"{tmp_path}/toy.npz"
     assert found["weights"] == (f"ddae={tmp_path}/w",)
-    assert found["inception"] == tmp_path / "i.pth"
+    assert found["inception_weights"] == tmp_path / "i.pth"
 
 
 # Names ------------------------------------------------------------------------------------------

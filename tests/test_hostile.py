@@ -263,7 +263,7 @@ def test_a_card_names_its_method(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"inception": Path("x" * 5000)},
+        {"inception_weights": Path("x" * 5000)},
         {"methods": ["x" * 5000 + ".py:Method"]},
         {"weights": ["combat=" + "x" * 5000]},
         {"data": "x" * 5000},

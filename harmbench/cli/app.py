@@ -169,7 +169,7 @@ def run(
         "repeat_within": repeat_within,
         "threads": threads,
         "device": device,
-        "inception": inception_weights,
+        "inception_weights": inception_weights,
         "weights": weights,
         "data_options": data_options,
     }

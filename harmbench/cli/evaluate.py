@@ -97,7 +97,7 @@ def evaluate(
         "repeat_within": repeat_within,
         "threads": threads,
         "device": device,
-        "inception": inception_weights,
+        "inception_weights": inception_weights,
         "data_options": data_options,
     }
     code = run_and_report(flags, config, out, quiet=quiet, check=partial(check, spec=spec))

@@ -9,11 +9,11 @@ from typing import Any
 from tabulate import tabulate
 
 from harmbench import registry
-from harmbench.api import instance_of
 from harmbench.contracts.method import Harmonizer
 from harmbench.contracts.metric import Metric
 from harmbench.engine.saved_weights import shipped_with
 from harmbench.errors import HarmbenchError
+from harmbench.registry import instance_of
 
 
 def listing(kind: registry.Kind, name: str | None, *, markdown: bool) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 import typer
 from tabulate import tabulate
 
-from harmbench.api import run_config, run_settings
+from harmbench.api import run_config
 from harmbench.cli import EXIT_FAILED_CELL, EXIT_INTERRUPTED
 from harmbench.cli.interrupting import ended_soon
 from harmbench.config import RunConfig
 from harmbench.engine.run import outline
 from harmbench.progress import make_progress
+from harmbench.study import run_settings
 
 
 def run_and_report(

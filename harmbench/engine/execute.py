@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SECONDS_TO_CONNECT = 10
 SECONDS_BETWEEN_LOOKS = 0.05
-SECONDS_TO_RESTART = 180.0
+SECONDS_TO_RESTART = 600.0
 """How long Dask may take to start a process in place of one that died."""
 SECONDS_TO_SAVE = 3.0
 """How long trainings may take to save their state when a run is stopped."""
@@ -145,23 +145,27 @@ def _local_cluster(jobs: int) -> Iterator[Any]:
         # Threads are limited by node, as in one process.
         "distributed.nanny.pre-spawn-environ": {},
         "distributed.comm.timeouts.connect": "30s",
+        # `_replace_lost` does it: after a time only, Dask would end slow starts as well.
+        "distributed.deploy.lost-worker-timeout": "365d",
     }
-    with dask.config.set(settings), _interrupts_blocked():
-        try:
-            cluster = LocalCluster(
-                n_workers=jobs,
-                threads_per_worker=1,
-                dashboard_address="127.0.0.1:0",  # any free port
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,
-            )
-        except RuntimeError as error:
-            raise HarmbenchError(
-                f"--jobs {jobs}: the processes end before they begin ({error}). In a Python "
-                'script, put the call under `if __name__ == "__main__":`, since every process '
-                "imports the script again"
-            ) from error
-    with cluster:
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(settings))
+        with _interrupts_blocked():
+            try:
+                cluster = LocalCluster(
+                    n_workers=jobs,
+                    threads_per_worker=1,
+                    dashboard_address="127.0.0.1:0",  # any free port
+                    memory_limit=0,
+                    silence_logs=logging.CRITICAL,
+                )
+            except RuntimeError as error:
+                raise HarmbenchError(
+                    f"--jobs {jobs}: the processes end before they begin ({error}). In a Python "
+                    'script, put the call under `if __name__ == "__main__":`, since every process '
+                    "imports the script again"
+                ) from error
+        stack.enter_context(cluster)
         try:
             yield cluster
         except BaseException:
@@ -169,13 +173,30 @@ def _local_cluster(jobs: int) -> Iterator[Any]:
             raise
 
 
+def _replace_lost(cluster: Any) -> None:
+    """Start processes in place of those that Dask gives up, as they died while they started."""
+    from distributed import Status
+
+    over = (Status.failed, Status.closing, Status.closed)
+    for name, nanny in list(cluster.workers.items()):
+        if nanny.status in over:
+            _kill_one(nanny)
+            cluster.workers.pop(name, None)
+    if len(cluster.workers) < len(cluster.worker_spec):
+        cluster.scale(len(cluster.worker_spec))
+
+
 def _kill(cluster: Any) -> None:
     """End the processes at once; an orderly end waits for what they are computing."""
     for nanny in cluster.workers.values():
         nanny.auto_restart = False
-        if nanny.pid:
-            with suppress(ProcessLookupError):
-                os.kill(nanny.pid, signal.SIGKILL)
+        _kill_one(nanny)
+
+
+def _kill_one(nanny: Any) -> None:
+    if nanny.pid:
+        with suppress(ProcessLookupError):
+            os.kill(nanny.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -277,11 +298,10 @@ class _Remote:
                 continue
             time.sleep(SECONDS_BETWEEN_LOOKS)
             now, cluster = time.monotonic(), self._client.cluster  # None for a scheduler elsewhere
+            if cluster is not None:
+                _replace_lost(cluster)
             if cluster is None or cluster.scheduler.workers:
                 seen = now
-            elif len(cluster.workers) < len(cluster.worker_spec):
-                # Dask gives a process up that dies while it starts; this starts another.
-                cluster.scale(len(cluster.worker_spec))
             elif now - seen > SECONDS_TO_RESTART:
                 raise HarmbenchError(
                     "a process that died was not started again; the same command goes on where it "
