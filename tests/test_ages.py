@@ -122,13 +122,13 @@ def test_units_that_contradict_or_are_none_are_refused():
         ([216, 500, 1080], r"--age-unit months \(or weeks, days\)"),
         (
             [6574, 15000, 32873],
-            r"look like days \(18 to 90 years\); say the unit by --age-unit days",
+            r"look like days \(18 to 90 years\); give the unit by --age-unit days",
         ),
         ([1934, 1980, 2006], "look like years of birth"),
-        ([10**6, 2 * 10**6, 3 * 10**6], "no ages in any unit"),
+        ([10**6, 2 * 10**6, 3 * 10**6], "not ages in any unit"),
         (["20-25", "30-35", "60-65"], "write the middle of each range"),
-        (["1980-05-01", "1990-05-01", "1970-01-31"], "'1980-05-01', .* which are no ages"),
-        (["adult", "child", "child"], "'adult', 'child', which are no ages"),
+        (["1980-05-01", "1990-05-01", "1970-01-31"], "'1980-05-01', .* which are not ages"),
+        (["adult", "child", "child"], "'adult', 'child', which are not ages"),
         ([107, 119, 121, 133], "look like months"),
     ],
 )

@@ -115,7 +115,7 @@ def with_value(value: float) -> np.ndarray:
         ({"images": with_value(2.0) - 0.5}, "image 0: .* negative"),
         ({"images": np.ones((6, 8))}, r"shape \(n, h, w\), not float64 \(6, 8\)"),
         ({"age": np.ones(5)}, r"age has shape \(5,\), but there are 6 images"),
-        ({"age": np.full(6, 300.0)}, "'300.0', which are no ages"),
+        ({"age": np.full(6, 300.0)}, "'300.0', which are not ages"),
         ({"sex": np.array([0, 1, 0, 1, 0, 1])}, "numbers 0, 1, .*--sex-codes"),
         ({"site": np.array(["a"] * 6)}, r"one site \(a\)"),
         ({"site": np.array(["a", "b", "", "a", "b", "a"])}, "row 2, p002: the site is missing"),

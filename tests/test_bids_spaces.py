@@ -147,5 +147,5 @@ def test_sites_cut_at_different_heights_are_noted(study):
         affine[2, 3] = 20.0 * (i >= 6)
         save_bids_scan(study, f"sub-{i:02d}", affine=affine)
     output = " ".join(CliRunner().invoke(app, ["check", str(study), "--quiet"]).output.split())
-    assert "lie at different heights of their headers (mm: a 0 ± 0, b 20 ± 0)" in output
+    assert "have different heights in their headers (mm: a 0 ± 0, b 20 ± 0)" in output
     assert "give --slice-z" in output

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from harmbench.contracts.cohort import Cohort
-from harmbench.data import mapped
+from harmbench.data import archive as npz
 from harmbench.data.arrays import ArrayDataset
 from harmbench.errors import HarmbenchError
 from harmbench.files import blocks as room
@@ -122,7 +122,7 @@ def test_a_large_archive_stays_in_its_file_and_goes_to_the_store_in_parts(
 ) -> None:
     mask = images > 0.3
     read = archive(tmp_path / "x.npz", images, mask=mask).load()
-    monkeypatch.setattr(mapped, "LEAST", 1)
+    monkeypatch.setattr(npz, "LEAST_MAPPED", 1)
     monkeypatch.setattr(room, "BLOCK", 1000)
     cohort = archive(tmp_path / "x.npz", images, mask=mask).load()
     assert isinstance(cohort.images, np.memmap) and isinstance(cohort.mask, np.memmap)
@@ -143,7 +143,7 @@ def test_images_that_must_be_scaled_are_the_same_mapped_or_read(
 ) -> None:
     raw = (1000 * images * (images > 0.2)).astype(np.float32)
     read = archive(tmp_path / "x.npz", raw, save).load()
-    monkeypatch.setattr(mapped, "LEAST", 1)
+    monkeypatch.setattr(npz, "LEAST_MAPPED", 1)
     cohort = archive(tmp_path / "x.npz", raw, save).load()
     assert np.array_equal(cohort.images, read.images) and np.array_equal(cohort.mask, read.mask)
     assert cohort.images.max() == 1
@@ -152,7 +152,7 @@ def test_images_that_must_be_scaled_are_the_same_mapped_or_read(
 def test_a_damaged_archive_is_refused_though_it_is_only_mapped(
     tmp_path: Path, images, monkeypatch
 ) -> None:
-    monkeypatch.setattr(mapped, "LEAST", 1)
+    monkeypatch.setattr(npz, "LEAST_MAPPED", 1)
     path = tmp_path / "x.npz"
     dataset = archive(path, images)
     content = bytearray(path.read_bytes())

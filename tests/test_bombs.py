@@ -152,7 +152,7 @@ def test_tables_too_wide_or_too_long_are_refused_at_once(tmp_path: Path) -> None
         (("a" + "\t" * 10**6 + "\n") * 2, "1,000,001 columns"),
         ("\t".join(f"c{i}" for i in range(50_000)) + "\n" + "a" * 140_000, "field larger"),
         ("a\tb\n" + "1\t2\t3" * 10**5, "fields, the header 2"),
-        ('a\tb\n"' + "x\n" * 10**5, "mend its quotes"),
+        ('a\tb\n"' + "x\n" * 10**5, "correct its quotes"),
     ):
         file.write_text(text)
         with pytest.raises(HarmbenchError, match=sentence):
@@ -166,7 +166,7 @@ def test_tables_too_wide_or_too_long_are_refused_at_once(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["9" * 5000, "-" + "0" * 120_000, "1." + "0" * 120_000 + "x"])
 def test_numbers_without_end_are_a_sex_like_any_other(text: str) -> None:
-    faults = read_sexes(pd.Series([text, "M"])).faults
+    _, faults = read_sexes(pd.Series([text, "M"]))
     assert list(faults) == [0]
 
 

@@ -288,7 +288,7 @@ def test_other_kinds_of_data_have_a_sheet(tmp_path):
     result = run(tmp_path / "data.npz")
     assert result.exit_code == 0 and "12 of 16 x 16 pixels" in result.output
     np.savez(tmp_path / "data.npz", **content | {"age": np.full(12, 500.0)})
-    assert "'500.0', which are no ages" in run(tmp_path / "data.npz").output
+    assert "'500.0', which are not ages" in run(tmp_path / "data.npz").output
 
 
 @pytest.mark.parametrize(

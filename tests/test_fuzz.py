@@ -159,13 +159,14 @@ def is_sound(cohort: Cohort) -> bool:
 
 
 def load_image(file: Path) -> bool:
-    read = read_scan(Scan("sub-1", "", file, None), PreprocessConfig(16))
-    return all(one.image.min() >= 0 and one.image.max() <= 1 for one in read.slices)
+    slices, _ = read_scan(Scan("sub-1", "", file, None), PreprocessConfig(16))
+    return all(one.image.min() >= 0 and one.image.max() <= 1 for one in slices)
 
 
 def load_masked(file: Path) -> bool:
     scan = Scan("sub-1", "", file.with_name("whole.nii"), file)
-    return read_scan(scan, PreprocessConfig(16)).slices[0].mask.any()
+    slices, _ = read_scan(scan, PreprocessConfig(16))
+    return slices[0].mask.any()
 
 
 def load_returned(file: Path) -> bool:

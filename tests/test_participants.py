@@ -15,7 +15,7 @@ def test_sexes_and_codes():
     assert list(values[:4]) == ["M", "F", "M", "F"] and values[4:6].isna().all()
     assert list(values[6:9]) == ["M", "F", "F"] and list(faults) == [9]
     assert "one of the codes 1, 2, F, M, or n/a" in faults[9]
-    assert 6 in participants.read_sexes(text).faults
+    assert 6 in participants.read_sexes(text)[1]
 
 
 @pytest.mark.parametrize("text", ["1", "1=M", "1=M,2=boy", "=M,2=F", "M=1,F=2"])
@@ -40,9 +40,9 @@ def test_faults_name_the_file_and_line_of_the_value():
          "age": ["20", "?!"], "sex": ["M", "9"]}
     )  # fmt: skip
     sources = [{}, {"age": "sub-2_sessions.tsv, line 3", "group": "participants.tsv, line 7"}]
-    found = clean(table, sources, Columns(site="group", sex_codes="1=M,2=F"))
-    said = [str(problem) for problem in found.problems]
+    _, problems, _ = clean(table, sources, Columns(site="group", sex_codes="1=M,2=F"))
+    said = [str(problem) for problem in problems]
     assert any(s.startswith("sub-2_sessions.tsv, line 3, sub-2 ses-b: age '?!'") for s in said)
     assert any(s.startswith("participants.tsv, line 7, sub-2 ses-b: the site is") for s in said)
     assert any("sex '9' is not known; write one of the codes 1, 2" in s for s in said)
-    assert {problem.scan for problem in found.problems} == {("sub-2", "ses-b")}
+    assert {problem.scan for problem in problems} == {("sub-2", "ses-b")}

@@ -13,7 +13,7 @@ import pytest
 from baselines import combat
 from harmbench.config import resolve
 from harmbench.contracts.metric import MetricInputs, MetricResult
-from harmbench.data import mapped
+from harmbench.data import archive
 from harmbench.data.toy import ToyDataset
 from harmbench.engine.run import run
 from harmbench.files import blocks
@@ -156,7 +156,7 @@ def test_a_run_holds_a_part_of_a_cohort_and_says_what_it_says_of_one_in_memory(
 ) -> None:
     size = write_archive(tmp_path / "data.npz", 600, (70, 66))
     expected = harmonize(tmp_path / "data.npz", tmp_path / "in-memory")
-    monkeypatch.setattr(mapped, "LEAST", 1)
+    monkeypatch.setattr(archive, "LEAST_MAPPED", 1)
     monkeypatch.setattr(blocks, "BLOCK", 2**19)
     monkeypatch.setattr(combat, "VALUES_AT_ONCE", 2**16)
     monkeypatch.setattr(comparisons, "_CHUNK", 2**14)

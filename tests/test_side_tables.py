@@ -72,7 +72,7 @@ def test_sessions_are_found_with_and_without_prefix_and_zeros(folder, ids):
     held = sheet(folder)
     assert "sub-*_sessions.tsv: 8 files" in held.read
     assert any("site: column 'site' of participants.tsv (1 scan) and" in line for line in held.read)
-    said = "sub-01 ses-3: no row in sub-*_sessions.tsv; participants.tsv speaks for the scan"
+    said = "sub-01 ses-3: no row in sub-*_sessions.tsv; participants.tsv is used for the scan"
     assert said in held.set_aside
     assert any("sub-01 " in one and "but no image" in one for one in held.set_aside)
 
@@ -146,7 +146,7 @@ def test_another_image_of_the_session_is_not_the_one_that_is_read(folder):
     for image in folder.glob("sub-*/ses-*/anat/*_T1w.nii.gz"):
         image.rename(image.with_name(image.name.replace("_T1w", "_acq-low_T1w")))
     write_scans(folder, "anat/{name}_{session}_T1w.nii.gz")
-    assert "but nothing of sub-01_ses-1_acq-low_T1w.nii.gz" in str(sheet(folder).problems[0])
+    assert "but not for sub-01_ses-1_acq-low_T1w.nii.gz" in str(sheet(folder).problems[0])
 
 
 # ---- tables that do not fit
@@ -162,7 +162,7 @@ def test_tables_that_name_none_of_the_scans_are_problems(folder, kind, column):
     held = sheet(folder)
     assert len({problem.scan for problem in held.problems} - {None}) == 16
     first = str(held.problems[0])
-    assert f"it says {column} of " in first and "but nothing of" in first
+    assert f"it has {column} for " in first and "but not for" in first
     assert ("'baseline', 'followup'" in first) == (kind == "sessions")
 
 
@@ -185,7 +185,7 @@ def test_tables_at_other_places_are_listed(folder):
     (folder / "participants.csv").write_text("participant_id,site\nsub-01,x\n")
     aside = sheet(folder).set_aside
     assert "participants.csv: participants.tsv is read instead" in aside
-    (strays,) = [one for one in aside if "not where the table" in one]
+    (strays,) = [one for one in aside if "not in a place for tables" in one]
     assert all(name in strays for name in ("sessions.tsv", "sub-99", "sub-01/ses-1"))
 
 
@@ -256,7 +256,7 @@ def test_participants_that_lost_their_zeros_are_read_and_that_is_said(folder, fo
     (folder / "participants.tsv").write_text(table)
     held = sheet(folder)
     assert not held.problems
-    assert any("participants are read by the only name that they fit" in one for one in held.notes)
+    assert any("participants are matched to the only name that" in one for one in held.notes)
     assert len(sites(folder)) == 16
 
 

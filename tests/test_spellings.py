@@ -91,7 +91,7 @@ def test_participants_that_may_be_one_are_noted():
     people = pd.Series(["sub-01", "01", "1", "x"])
     found = identifiers(people, pd.Series(np.nan, people.index, dtype=object), "line")
     assert list(found.people) == list(people) and set(found.sessions) == {""}
-    assert found.said[0].startswith("participants '01' and '1' and 'sub-01' differ in zeros")
+    assert found.notes[0].startswith("participants '01' and '1' and 'sub-01' differ in zeros")
 
 
 @pytest.mark.parametrize("kind", ["bids", "csv", "npz"])

@@ -139,7 +139,7 @@ def test_tables_that_cannot_be_read_say_why(tmp_path, content, sentence):
 
 def test_second_headers():
     table = pd.DataFrame({"participant_id": ["id", "x1", "x2"], "age": ["years", "20", "30"]})
-    assert "'years' stands in the column of numbers 'age'" in second_header(table)
+    assert "'years' is in the column of numbers 'age'" in second_header(table)
     assert "'Age'" in second_header(table.assign(age=["Age", "x", "y"]))
     assert second_header(table.iloc[1:]) == ""
     assert second_header(table.assign(age=["a", "b", "c"])) == ""

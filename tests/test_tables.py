@@ -87,9 +87,9 @@ def test_a_constant_feature_is_zero(tmp_path):
         (lambda t: pd.concat([t, t.iloc[:1]]), "line 74: it names the same scan"),
         (lambda t: t.assign(age=["old", *t["age"][1:]]), "line 2, p000: age 'old'"),
         (lambda t: t.assign(sex=["x", *t["sex"][1:]]), "line 2, p000: sex 'x'"),
-        (lambda t: t.assign(age="old"), "column 'age': it holds 'old', which are no ages"),
-        (lambda t: t.assign(sex="x"), "column 'sex' holds 'x', which are no sexes"),
-        (lambda t: pd.concat([units(t), t]), "line 2 looks like a second header .*'years' stands"),
+        (lambda t: t.assign(age="old"), "column 'age': it holds 'old', which are not ages"),
+        (lambda t: t.assign(sex="x"), "column 'sex' holds 'x', which are not sexes"),
+        (lambda t: pd.concat([units(t), t]), "line 2 looks like a second header .*'years' is"),
         (lambda t: t.drop(columns="participant_id"), "no column 'participant_id'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Arrays of a NumPy archive of unknown origin: every member is judged before it is unpacked."""
+"""Read NumPy archives of unknown origin: each member is checked before it is unpacked."""
 
 from __future__ import annotations
 
@@ -13,30 +13,35 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from harmbench.data.mapped import mapped
 from harmbench.data.problems import printable
 from harmbench.errors import HarmbenchError
 from harmbench.files.foreign import mebibytes, most_unpacked
 
-ENDING = ".npy"
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""What `numpy.savez` and `numpy.savez_compressed` write; bzip2 and LZMA pack far more into less."""
+"""Compression methods of `numpy.savez` and `numpy.savez_compressed`; the ratios of bzip2 and LZMA
+are far higher."""
+LEAST_MAPPED = 2**26
+"""Smallest array, in bytes, that is mapped instead of read: 64 MiB."""
+LOCAL_HEADER = 30
+LENGTHS = slice(26, 30)
+"""Bytes of the local header with the lengths of the name and the extra field that follow it."""
 
 
 def read_npz(path: Path, large: Collection[str] = ()) -> dict[str, NDArray]:
-    """Return the arrays of an archive, by name; objects are never unpickled.
+    """Return the arrays of an archive by name. Objects are never unpickled.
 
     Parameters
     ----------
     path : Path
-        Written by `numpy.savez` or `numpy.savez_compressed`.
+        File written by `numpy.savez` or `numpy.savez_compressed`.
     large : collection of str
-        Arrays that are mapped, not read, where `harmbench.data.mapped` can.
+        Arrays to map from the file, read only, instead of reading them. An array is read anyway
+        if it is compressed, small, or in Fortran order.
 
     Raises
     ------
     HarmbenchError
-        Where it is no such archive, or its headers promise more than a file of its size holds.
+        If it is not such an archive, or its headers state more data than a file of its size holds.
     """
     if not os.path.isfile(path):
         raise HarmbenchError(f"there is no file {path}")
@@ -45,65 +50,79 @@ def read_npz(path: Path, large: Collection[str] = ()) -> dict[str, NDArray]:
     except Exception as error:
         raise HarmbenchError(f"{path} is not a NumPy archive; write it with numpy.savez") from error
     with archive:
-        promised = 0
+        stated = 0
         for info in archive.infolist():
             with _named(path, info):
-                promised += _promised(archive, info)
+                stated += _stated_bytes(archive, info)
         size = path.stat().st_size
-        if promised > (most := most_unpacked(size)):
+        if stated > (most := most_unpacked(size)):
             raise HarmbenchError(
-                f"{path}: its arrays would be {mebibytes(promised)}, and an archive of "
+                f"{path}: its arrays would be {mebibytes(stated)}, and an archive of "
                 f"{mebibytes(size)} holds {mebibytes(most)} at most; it is damaged, or made to "
                 "exhaust the memory"
             )
         arrays = {}
         for info in archive.infolist():
             with _named(path, info):
-                in_file = mapped(path, archive, info) if _name(info) in large else None
-                arrays[_name(info)] = _read(archive, info) if in_file is None else in_file
+                mapped = _mapped(path, archive, info) if _name(info) in large else None
+                arrays[_name(info)] = _read(archive, info) if mapped is None else mapped
     return arrays
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray:
     with archive.open(info) as member:
-        return _checked(npy.read_array(member, allow_pickle=False))
-
-
-def _checked(array: NDArray) -> NDArray:
-    """Return an array; refuse text that is no Unicode, of which no file can be written."""
+        array = npy.read_array(member, allow_pickle=False)
     if array.dtype.kind == "U":
         letters = np.frombuffer(array.astype(array.dtype.newbyteorder("=")).tobytes(), np.uint32)
+        # Such text cannot be written to any file.
         if ((letters > 0x10FFFF) | ((letters >= 0xD800) & (letters <= 0xDFFF))).any():
-            raise ValueError("it holds text that is no Unicode")
+            raise ValueError("it holds text that is not Unicode")
     return array
 
 
+def _mapped(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray | None:
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size < LEAST_MAPPED:
+        return None
+    with archive.open(info) as member:  # zipfile compares the checksum at the end of the member
+        while member.read(2**20):
+            pass
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        lengths = np.frombuffer(file.read(LOCAL_HEADER)[LENGTHS], dtype="<u2")
+        file.seek(int(lengths.sum()), 1)
+        npy.read_magic(file)
+        shape, fortran, dtype = npy.read_array_header_1_0(file)
+        if fortran:
+            return None
+        return np.memmap(path, dtype=dtype, mode="r", offset=file.tell(), shape=shape)
+
+
 def _name(info: zipfile.ZipInfo) -> str:
-    return info.filename.removesuffix(ENDING)
+    return info.filename.removesuffix(".npy")
 
 
 @contextmanager
 def _named(path: Path, info: zipfile.ZipInfo) -> Iterator[None]:
-    """Name the array in what goes wrong with a member."""
+    """Add the name of the array to any error of a member."""
     try:
         yield
-    # What zipfile, zlib and NumPy's parser of headers raise for bytes at random has no common base.
+    # The errors of zipfile, zlib and NumPy's header parser for random bytes have no common base.
     except Exception as error:
-        said = printable(str(error) or type(error).__name__)
+        reason = printable(str(error) or type(error).__name__)
         raise HarmbenchError(
-            f"{path}: array '{printable(_name(info))}' cannot be read ({said}); objects are "
+            f"{path}: array '{printable(_name(info))}' cannot be read ({reason}); objects are "
             "refused, so write text as numpy.array(values, dtype=str)"
         ) from error
 
 
-def _promised(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
-    """Return the bytes that a member's array takes; its header alone is read."""
+def _stated_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    """Return the size of a member's array in bytes; only its header is read."""
     if info.compress_type not in METHODS:
         raise ValueError("it is packed by a method that NumPy does not write")
     with archive.open(info) as member:
-        # The headers of later versions may be gigabytes; NumPy writes them for records only.
+        # Headers of later versions may be gigabytes; NumPy writes them only for records.
         if npy.read_magic(member) != (1, 0):
-            raise ValueError("it is no array of numbers or text")
+            raise ValueError("it is not an array of numbers or text")
         shape, _, dtype = npy.read_array_header_1_0(member)
     if dtype.hasobject:
         raise ValueError("it holds Python objects")

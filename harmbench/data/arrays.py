@@ -1,4 +1,4 @@
-"""Slices from one .npz file, for those who have arrays already; nothing in it is unpickled."""
+"""Slices from one .npz file; objects in it are never unpickled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.contracts.cohort import Cohort
-from harmbench.contracts.dataset import Dataset, DatasetInfo, Note
+from harmbench.contracts.dataset import DatasetInfo, Note
 from harmbench.data.archive import read_npz
 from harmbench.data.covariates import Columns, clean
 from harmbench.data.preprocess import (
@@ -28,71 +28,53 @@ from harmbench.data.preprocess import (
 )
 from harmbench.data.problems import Problem
 from harmbench.data.spellings import identifiers
-from harmbench.data.survey import Survey, accepted, too_few_sites
+from harmbench.data.survey import FileDataset, Survey, too_few_sites
 from harmbench.data.table_files import without_missing
 from harmbench.errors import HarmbenchError
 from harmbench.files.blocks import blocks, image_bytes, pieces, release
 from harmbench.progress import Progress
 
 TABLE_VERSION = 1
-"""Of how the columns are read."""
+"""Version of the column reader; part of the fingerprint."""
 REQUIRED = ("images", "participant_id")
-NAMED = (
-    "; say what they are called by --site-column, --age-column, --sex-column (an age or a sex of "
-    '"" is left out)'
-)
 LARGE = ("images", "mask")
-"""Arrays that may stay in the file, where it was written by `numpy.savez`, not compressed."""
+"""Arrays that may stay in the file, if it was written by `numpy.savez` without compression."""
 PREPROCESSED = "preprocessed"
-"""Array, one boolean: whether intensities are final although some lie outside [0, 1]."""
+"""Array of one boolean: whether intensities are final although some are outside [0, 1]."""
 
 
-class ArrayDataset(Dataset):
+class ArrayDataset(FileDataset):
     """Slices and their table in a NumPy archive.
 
     Arrays: ``images`` (n, h, w), any real type; ``participant_id``, ``site`` (n,) text; ``age``
-    (n,) years, NaN where missing; ``sex`` (n,) ``"F"``, ``"M"`` or ``""``; optional ``session_id``
+    (n,) years, NaN if missing; ``sex`` (n,) ``"F"``, ``"M"`` or ``""``; optional ``session_id``
     (n,) text, ``slice`` (n,) integers, ``mask`` (n, h, w) booleans; any other array of n numbers
-    or texts becomes a column. Text is of fixed width (``np.array([...], dtype=str)``).
+    or texts becomes a column. Text has a fixed width (``np.array([...], dtype=str)``).
 
-    Images are taken as they are where all lie in [0, 1], or where the archive says so
-    (``preprocessed``); else each is scaled by its own foreground, as images from files are.
+    Images are used unchanged if all values are in [0, 1], or if the archive says so
+    (``preprocessed``); otherwise each image is scaled by its own foreground.
 
-    Large images and masks of an archive that is not compressed stay in the file, so a cohort may be
-    larger than memory: write it with ``numpy.savez``, images as float32 in their final scale.
+    Large images and masks of an uncompressed archive stay in the file, so a cohort may be larger
+    than memory: write it with ``numpy.savez``, images as float32 in their final scale.
 
     Parameters
     ----------
     path : str or Path
         The .npz file.
     site_column, age_column, sex_column : str
-        What these arrays are called; ``""`` leaves age or sex out.
+        Names of these arrays; ``""`` leaves age or sex out.
     sex_codes : str
-        What numbers in the array of the sex stand for, such as ``"1=M,2=F"``.
+        Meaning of numbers in the array of the sex, such as ``"1=M,2=F"``.
     age_unit : {"", "years", "months", "weeks", "days"}
-        Unit of the ages; ``""`` for what the array's name says, or else years.
+        Unit of the ages; ``""`` for the unit in the array's name, else years.
     skip_bad : bool
-        Whether scans with problems are left out, with notes, instead of refused.
+        Whether to leave out scans with problems, with notes, instead of refusing them.
 
     Raises
     ------
     HarmbenchError
-        By `load` and `fingerprint`, naming the array and the row.
+        By `load` and `fingerprint`; it names the array and the row.
     """
-
-    def __init__(
-        self,
-        path: str | Path,
-        site_column: str = "site",
-        age_column: str = "age",
-        sex_column: str = "sex",
-        sex_codes: str = "",
-        age_unit: str = "",
-        skip_bad: bool = False,
-    ) -> None:
-        self.path = Path(path)
-        self.columns = Columns(site_column, age_column, sex_column, sex_codes, age_unit)
-        self.skip_bad = skip_bad
 
     @property
     def info(self) -> DatasetInfo:
@@ -101,58 +83,37 @@ class ArrayDataset(Dataset):
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # a property that is computed once
-        """Hash of the file's bytes, of how its images are scaled and how its columns are read."""
+        """Hash of the file's bytes, and of how its images are scaled and its columns read."""
         if not os.path.isfile(self.path):
             raise HarmbenchError(f"there is no file {self.path}")
         with self.path.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
-        read = f"{TABLE_VERSION} {asdict(self.columns)} {self.skip_bad}"
-        said = f"{VERSION} {PreprocessConfig().percentile} {read} {content}"
-        return hashlib.sha256(said.encode()).hexdigest()
-
-    def load(self, progress: Progress | None = None) -> Cohort:
-        """Read the archive; rows keep its order."""
-        cohort, self.notes = accepted(self.survey(progress), self.skip_bad)
-        return cohort
+        columns = f"{TABLE_VERSION} {asdict(self.columns)} {self.skip_bad}"
+        settings = f"{VERSION} {PreprocessConfig().percentile} {columns} {content}"
+        return hashlib.sha256(settings.encode()).hexdigest()
 
     def survey(self, progress: Progress | None = None) -> Survey:
-        """Read everything that can be read, and gather all that is wrong."""
+        """Read everything that can be read, and collect all problems."""
         try:
             arrays = _read(self.path, self.columns)
-            found = survey_of(arrays, self.columns, self.path.name)
+            found = _survey(arrays, self.columns, self.path.name)
         except HarmbenchError as error:
-            said = str(error).removeprefix(f"{self.path}: ")
-            return Survey(None, [], [Problem(str(self.path), said)], [])
-        held = {
-            "images",
-            "mask",
-            PREPROCESSED,
-            *(found.cohort.participants if found.cohort else ()),
-        }
-        aside = sorted(set(arrays) - held) if found.cohort else []
-        said = "array '{}': it does not hold one number or text for each image"
-        read = Note(f"arrays of {self.path.name}: {', '.join(sorted(arrays))}", "read")
-        notes = [read, *found.notes, *(Note(said.format(name), "set_aside") for name in aside)]
+            sentence = str(error).removeprefix(f"{self.path}: ")
+            return Survey(None, [], [Problem(str(self.path), sentence)], [])
+        notes = [Note(f"arrays of {self.path.name}: {', '.join(sorted(arrays))}", "read")]
+        notes += found.notes
+        if found.cohort:
+            used = {"images", "mask", PREPROCESSED, *found.cohort.participants}
+            reason = "it does not hold one number or text for each image"
+            notes += [
+                Note(f"array '{name}': {reason}", "set_aside")
+                for name in sorted(set(arrays) - used)
+            ]
         return found._replace(notes=notes)
 
 
-def survey_of(arrays: Mapping[str, NDArray], columns: Columns, place: str) -> Survey:
-    """Make a cohort of named arrays, laid out as `ArrayDataset` describes, and say what is wrong.
-
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-    columns : Columns
-        Names of the site, age and sex.
-    place : str
-        Name of the archive.
-
-    Raises
-    ------
-    HarmbenchError
-        For what concerns the archive as a whole: missing arrays, lengths that differ, rows that
-        name the same scan.
-    """
+def _survey(arrays: Mapping[str, NDArray], columns: Columns, place: str) -> Survey:
+    """Make a cohort of the arrays of the archive `place`; raise for faults of whole arrays."""
     images = _checked_images(arrays)
     table, problems, notes = _table(arrays, len(images), columns)
     scans = list(zip(table["participant_id"], table["session_id"], strict=True))
@@ -161,11 +122,11 @@ def survey_of(arrays: Mapping[str, NDArray], columns: Columns, place: str) -> Su
         raise HarmbenchError(f"mask has shape {mask.shape}, images {images.shape}")
     if mask is not None and mask.dtype.kind not in "biuf":
         raise HarmbenchError(f"mask is {mask.dtype}; write booleans")
-    said = np.asarray(arrays.get(PREPROCESSED, False))
-    if said.size != 1 or said.dtype.kind not in "biuf":
-        raise HarmbenchError(f"{PREPROCESSED} must be one boolean, not {said.dtype} {said.shape}")
-    final = bool(said.item()) or all(one.min() >= 0 and one.max() <= 1 for one in pieces(images))
-    # Arrays that need no change are handed on as they are: they may be larger than memory.
+    flag = np.asarray(arrays.get(PREPROCESSED, False))
+    if flag.size != 1 or flag.dtype.kind not in "biuf":
+        raise HarmbenchError(f"{PREPROCESSED} must be one boolean, not {flag.dtype} {flag.shape}")
+    final = bool(flag.item()) or all(one.min() >= 0 and one.max() <= 1 for one in pieces(images))
+    # Arrays that need no change are not copied: they may be larger than memory.
     ready = images if final else np.empty(images.shape, dtype=np.float32)
     given = mask if mask is not None and mask.dtype == bool else None
     front = np.empty(images.shape, dtype=bool) if given is None else given
@@ -202,25 +163,31 @@ def _prepare(image: NDArray[np.float32], mask: NDArray[np.bool_] | None, final: 
 
 
 def save_npz(cohort: Cohort, path: str | Path) -> None:
-    """Write a cohort of slices as an archive that `ArrayDataset` reads back with equal values.
+    """Write a cohort of slices as an archive from which `ArrayDataset` reads equal values.
 
     Parameters
     ----------
     cohort : Cohort
     path : str or Path
-        Ends in ``.npz``; replaced at once when complete.
+        File with the ending ``.npz``; it is replaced only when the new one is complete.
 
     Raises
     ------
     HarmbenchError
-        For another ending, and for cohorts that are not of slices.
+        If the file has another ending, or the images are not slices.
     """
     path = Path(path)
     if path.suffix != ".npz":
         raise HarmbenchError(f"{path} must end in .npz")
     if cohort.space != "slice":
         raise HarmbenchError(f"only slices can be written, not a cohort of {cohort.space}s")
-    arrays = {str(name): _plain(column) for name, column in cohort.participants.items()}
+    arrays: dict[str, NDArray] = {}
+    for name, column in cohort.participants.items():
+        if column.dtype.kind not in "biuf":  # text of a fixed width, "" if it is missing
+            column = column.astype(object).where(column.notna(), "")
+            arrays[str(name)] = column.to_numpy().astype(str)
+        else:
+            arrays[str(name)] = column.to_numpy()
     arrays |= {"images": cohort.images, "mask": cohort.mask, PREPROCESSED: np.array(True)}
     draft = path.with_name(f".{path.stem}-{os.getpid()}.npz")
     try:
@@ -230,21 +197,18 @@ def save_npz(cohort: Cohort, path: str | Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _plain(column: pd.Series) -> NDArray:
-    """Return a column as numbers or fixed-width text, missing text as ``""``."""
-    if column.dtype.kind in "biuf":
-        return column.to_numpy()
-    return column.astype(object).where(column.notna(), "").to_numpy().astype(str)
-
-
 def _read(path: Path, columns: Columns) -> dict[str, NDArray]:
     arrays = read_npz(path, LARGE)
     wanted = (*REQUIRED, columns.site, columns.age, columns.sex)
     missing = [name for name in filter(None, wanted) if name not in arrays]
     if missing:
+        hint = (
+            "; give their names by --site-column, --age-column, --sex-column (an age or a sex of "
+            '"" is left out)'
+        )
         raise HarmbenchError(
             f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(arrays)) or 'nothing'}"
-            f"{NAMED if set(missing) - set(REQUIRED) else ''}"
+            f"{hint if set(missing) - set(REQUIRED) else ''}"
         )
     return arrays
 
@@ -255,7 +219,7 @@ def _checked_images(arrays: Mapping[str, NDArray]) -> NDArray[np.float32]:
         raise HarmbenchError(
             f"images must be real numbers of shape (n, h, w), not {images.dtype} {images.shape}"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite: refused
         return images.astype(np.float32, copy=False)
 
 
@@ -279,20 +243,20 @@ def _table(
         table[name] = table[name].astype(str).str.strip() if name in table else ""
     names = table[["participant_id", "session_id"]].astype(object)
     names = names.mask(names == "")
-    people, sessions, said = identifiers(names["participant_id"], names["session_id"], "row")
-    table = table.assign(participant_id=people, session_id=sessions)
+    found = identifiers(names["participant_id"], names["session_id"], "row")
+    table = table.assign(participant_id=found.people, session_id=found.sessions)
     number = _whole(table["slice"]) if "slice" in table else 0
     sources = [dict.fromkeys(table, f"row {row}") for row in range(n)]
-    known = clean(_text(table, columns), sources, columns, (), "the archive")
-    table = table.assign(slice=number, **known.table[["site", "age", "sex"]])
+    text, problems, notes = clean(_text(table, columns), sources, columns, (), "the archive")
+    table = table.assign(slice=number, **text[["site", "age", "sex"]])
     twice = table.duplicated(["participant_id", "site", "session_id", "slice"])
     if twice.any():
         row = int(twice.argmax())
         raise HarmbenchError(
             f"row {row} ({table['participant_id'][row]}) names the same scan as a row before it; "
-            "tell them apart by session_id or slice"
+            "distinguish them by session_id or slice"
         )
-    return table, list(known.problems), [*map(Note, said), *known.notes]
+    return table, problems, [*map(Note, found.notes), *notes]
 
 
 def _whole(numbers: pd.Series) -> pd.Series:
@@ -304,9 +268,9 @@ def _whole(numbers: pd.Series) -> pd.Series:
 
 
 def _text(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """Return the columns as text, missing values as NaN; exact for numbers."""
+    """Return the columns as text, missing values as NaN; numbers are exact."""
     names = list(dict.fromkeys(filter(None, (columns.site, columns.age, columns.sex))))
-    # By numpy: whether pandas makes text of a missing value depends on its version.
+    # Whether pandas converts missing values to text depends on its version, so numpy does it.
     text = [np.char.strip(table[name].to_numpy().astype(str)).tolist() for name in names]
     cells = [list(row) for row in zip(*text, strict=True)]
     read = pd.DataFrame(without_missing(cells, 0), columns=names, dtype=object)

@@ -1,4 +1,4 @@
-"""One image file: opened with care, described by its header, and brought onto the grid."""
+"""Read one image file, describe its header, and bring it onto the grid."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from harmbench.contracts.dataset import Note
 from harmbench.data.bids_layout import Scan
 from harmbench.data.nifti import READ_ERRORS, open_image, read_values, times
 from harmbench.data.preprocess import Prepared, PreprocessConfig, prepare
-from harmbench.data.problems import ScanName, some
+from harmbench.data.problems import ScanName, full_name, some
 from harmbench.errors import HarmbenchError
 
 OBLIQUE = 5.0
-"""Degrees from which a grid is called oblique."""
+"""Smallest angle in degrees of a grid that is called oblique."""
 
 
 class ImageFacts(NamedTuple):
-    """What a file holds, before anything is done to it.
+    """Content of a file before preprocessing.
 
     Attributes
     ----------
     shape : str
         Such as ``"256 x 256 x 150"``.
     orientation : str
-        Axis codes, such as ``"RAS"``, and the angle where it is oblique.
+        Axis codes, such as ``"RAS"``, and the angle if the grid is oblique.
     spacing : str
         Voxel sides in mm.
     dtype : str
-        As stored.
+        Data type in the file.
     low, high : float
-        Least and largest finite value.
+        Smallest and largest finite value.
     holes : int
-        Values that are NaN.
+        Number of values that are NaN or infinite.
     located : bool
-        Whether the header states where the image lies (an sform or qform code).
+        Whether the header states the position of the image (an sform or qform code).
     """
 
     shape: str
@@ -53,79 +53,66 @@ class ImageFacts(NamedTuple):
     located: bool
 
 
-class Read(NamedTuple):
-    """The slices of one scan, and what its file holds."""
-
-    slices: list[Prepared]
-    facts: ImageFacts
-
-
-def read_scan(scan: Scan, config: PreprocessConfig) -> Read:
-    """Read one image and its mask and bring its slices onto the grid.
+def read_scan(scan: Scan, config: PreprocessConfig) -> tuple[list[Prepared], ImageFacts]:
+    """Read one image and its mask; return its slices on the grid and the facts of the file.
 
     Raises
     ------
     HarmbenchError
-        Where it cannot be read, or for the reasons of `prepare`.
+        If a file cannot be read, or `prepare` raises it.
     """
     try:
         image = open_image(scan.image)
         data = read_values(image)
-        facts = describe(image, data)
+        facts = _describe(image, data)
         mask = None if scan.mask is None else open_image(scan.mask)
-        return Read(prepare(nib.Nifti1Image(data, image.affine), mask, config), facts)
-    except HarmbenchError:
-        raise
+        return prepare(nib.Nifti1Image(data, image.affine), mask, config), facts
     except PermissionError as error:
         raise HarmbenchError(
-            f"it cannot be read ({_said(error, scan)}); give yourself the permission to read it"
+            f"it cannot be read ({_text_of(error, scan)}); give yourself the permission to read it"
         ) from error
     except READ_ERRORS as error:
         its_mask = f", or its mask {scan.mask.name}," if scan.mask else ""
-        said = _said(error, scan)
         raise HarmbenchError(
-            f"it{its_mask} cannot be read ({said}); it may be empty or cut short: copy it again"
+            f"it{its_mask} cannot be read ({_text_of(error, scan)}); it may be empty or cut short: "
+            "copy it again"
         ) from error
 
 
-def _said(error: BaseException, scan: Scan) -> str:
-    """Return an error's own words on one line, without the folders of this machine."""
-    said = " ".join(str(error).split()) or type(error).__name__
+def _text_of(error: BaseException, scan: Scan) -> str:
+    """Return the text of an error on one line, without the folders of this machine."""
+    text = " ".join(str(error).split()) or type(error).__name__
     for file in filter(None, (scan.image, scan.mask)):
-        said = said.replace(f"{file.parent}{os.sep}", "")
-    return said
+        text = text.replace(f"{file.parent}{os.sep}", "")
+    return text
 
 
-def describe(image: SpatialImage, data: np.ndarray) -> ImageFacts:
-    """Return what a file holds; `data` are its values as float32."""
+def _describe(image: SpatialImage, data: np.ndarray) -> ImageFacts:
     finite = np.isfinite(data)
-    low = float(np.min(data, where=finite, initial=np.inf))
-    high = float(np.max(data, where=finite, initial=-np.inf))
     affine = np.asarray(image.affine, dtype=np.float64)
     codes = "".join(code or "?" for code in nib.aff2axcodes(affine))
     angle = float(np.degrees(obliquity(affine).max()))
     header = image.header
-    located = bool(header.get("sform_code", 1) or header.get("qform_code", 1))
     return ImageFacts(
         shape=times(image.shape),
         orientation=codes + (f", oblique by {angle:.0f}°" if angle >= OBLIQUE else ""),
         spacing=times(voxel_sizes(affine)[: max(2, min(data.ndim, 3))]),
         dtype=str(image.get_data_dtype()),
-        low=low,
-        high=high,
+        low=float(np.min(data, where=finite, initial=np.inf)),
+        high=float(np.max(data, where=finite, initial=-np.inf)),
         holes=int(data.size - np.count_nonzero(finite)),
-        located=located,
+        located=bool(header.get("sform_code", 1) or header.get("qform_code", 1)),
     )
 
 
 def image_notes(facts: Sequence[tuple[ScanName, ImageFacts]]) -> Iterator[Note]:
-    """Yield what is worth knowing of the files that were used."""
-    holed = [" ".join(filter(None, name)) for name, fact in facts if fact.holes]
-    if holed:
-        yield Note(f"NaN around the brain is read as 0 in {some(holed)}")
-    lost = [" ".join(filter(None, name)) for name, fact in facts if not fact.located]
-    if lost:
+    """Yield notes about the files that were used."""
+    holes = [full_name(name) for name, fact in facts if fact.holes]
+    if holes:
+        yield Note(f"NaN around the brain is read as 0 in {some(holes)}")
+    unlocated = [full_name(name) for name, fact in facts if not fact.located]
+    if unlocated:
         yield Note(
-            f"the headers of {some(lost)} do not say where left and right, front and back are; "
-            "look at the thumbnails of `harmbench check --html`"
+            f"the headers of {some(unlocated)} do not state the directions left, right, front and "
+            "back; look at the thumbnails of `harmbench check --html`"
         )

@@ -1,9 +1,10 @@
-"""Where things stand in a BIDS folder: its images, their masks, and its descriptions."""
+"""Find the images, masks and descriptions in a BIDS folder."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ DESCRIPTION = "dataset_description.json"
 
 @dataclass(frozen=True)
 class Scan:
-    """One image file, whose it is, and its mask where there is one."""
+    """One image file with its participant, session and mask, if there is one."""
 
     participant_id: str
     session_id: str
@@ -33,10 +34,10 @@ class Scan:
 
 
 def home(root: Path) -> Path:
-    """Return the folder that no path in a data set leads out of.
+    """Return the folder that contains all files of a data set.
 
-    The nearest folder above it that is a DataLad or git-annex data set, in which the content lies;
-    else of derivatives the data set that they are of, and the folder itself.
+    This is the nearest parent folder that is a DataLad or git-annex data set; else the source data
+    set of derivatives, or the folder itself.
     """
     place = root.resolve()
     for above in (place, *place.parents):
@@ -46,54 +47,52 @@ def home(root: Path) -> Path:
 
 
 def refuse_strays(inside: Path, files: Iterable[Path], choice: str = "") -> None:
-    """Refuse links, of files or of the folders above them, that lead out of a folder.
+    """Refuse links, of files or of their parent folders, that lead out of a folder.
 
     Parameters
     ----------
     inside : Path
-        The folder, all its own links followed.
+        The resolved folder.
     files : iterable of Path
-        What is about to be read in it.
+        Files to read.
     choice : str
-        What else can be done, as the end of a sentence.
+        Another solution, as the end of the sentence.
 
     Raises
     ------
     HarmbenchError
-        Naming the files, but not where they lead: reports repeat the sentence.
+        If there are such links. It does not show their targets, because reports repeat it.
     """
-    # `Path.resolve` raises for links in a circle, which `realpath` leaves as they are.
+    # `Path.resolve` raises for circular links; `realpath` does not.
     lost = [file.name for file in files if not Path(os.path.realpath(file)).is_relative_to(inside)]
     if lost:
         raise HarmbenchError(
-            f"{some(lost)} lies behind a link that leads out of {inside.name}; copy what it points "
-            f"to into the folder{choice}"
+            f"{some(lost)} is behind a link that leads out of {inside.name}; copy its target into "
+            f"the folder{choice}"
         )
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, or nothing where there is no such file.
+    """Return the object in a JSON file; ``{}`` if the file does not exist.
 
     Raises
     ------
     HarmbenchError
-        Where it is not a JSON object.
+        If the file is not a JSON object.
     """
     if not file.is_file():
         return {}
     try:
-        said = parse_json(file.read_text(encoding="utf-8-sig"))
+        content = parse_json(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise HarmbenchError(f"{file} is not JSON: {printable(str(error))}") from error
-    if not isinstance(said, dict):
+    if not isinstance(content, dict):
         raise HarmbenchError(f"{file} must hold a JSON object")
-    return said
+    return content
 
 
 def find_scans(root: Path, suffix: str, contains: str = "") -> tuple[list[Scan], list[Note]]:
-    """Find one image per participant and session, in order, and say which were set aside.
-
-    Of several runs the first by number is taken.
+    """Find one image per participant and session: the first run by number.
 
     Parameters
     ----------
@@ -101,14 +100,26 @@ def find_scans(root: Path, suffix: str, contains: str = "") -> tuple[list[Scan],
     suffix : str
         Such as ``T1w``.
     contains : str
-        Only files whose names contain this.
+        Use only files whose names contain this text.
+
+    Returns
+    -------
+    scans : list of Scan
+        Sorted by participant and session.
+    notes : list of Note
+        The number of images, and other images that were set aside.
 
     Raises
     ------
     HarmbenchError
-        Where there is none.
+        If there is no such image, or a folder cannot be opened.
     """
-    closed = [p for p in (root, *sorted(root.glob("sub-*"))) if p.is_dir() and not _opens(p)]
+    # The content of a closed folder would be ignored without an error.
+    closed = [
+        place
+        for place in (root, *sorted(root.glob("sub-*")))
+        if place.is_dir() and not os.access(place, os.R_OK | os.X_OK)
+    ]
     if closed:
         raise HarmbenchError(
             f"{some(map(str, closed))} cannot be opened; give yourself the permission to read it"
@@ -123,8 +134,8 @@ def find_scans(root: Path, suffix: str, contains: str = "") -> tuple[list[Scan],
         scans.append(Scan(person, visit, files[0], _mask_of(root, files[0])))
         if len(files) > 1:
             others = some(file.name for file in files[1:])
-            said = f"{others}: {files[0].name} is used instead; --contains chooses"
-            notes.append(Note(said, "set_aside"))
+            sentence = f"{others}: {files[0].name} is used instead; --contains chooses"
+            notes.append(Note(sentence, "set_aside"))
     notes += _mixed_spaces(scans)
     masks = sum(scan.mask is not None for scan in scans)
     found_masks = f"{masks} of them with a mask" if masks else "none with a mask"
@@ -134,19 +145,16 @@ def find_scans(root: Path, suffix: str, contains: str = "") -> tuple[list[Scan],
 
 
 def _mixed_spaces(scans: list[Scan]) -> list[Note]:
-    """Warn where the names say that images lie in different spaces."""
-    counts: dict[str, int] = {}
-    for scan in scans:
-        found = re.search(r"_space-([a-zA-Z0-9+]+)_", scan.image.name)
-        space = f"space-{found[1]}" if found else "no space entity"
-        counts[space] = counts.get(space, 0) + 1
+    """Warn if the names of the images contain different spaces."""
+    spaces = [re.search(r"_space-[a-zA-Z0-9+]+(?=_)", scan.image.name) for scan in scans]
+    counts = Counter(found[0][1:] if found else "no space entity" for found in spaces)
     if len(counts) < 2:
         return []
     listed = ", ".join(f"{count} with {space}" for space, count in sorted(counts.items()))
     return [
         Note(
-            f"images of different spaces are mixed ({listed}), so that brains of some sites may "
-            "look unlike others for that alone; choose one by --contains space-NAME"
+            f"images of different spaces are mixed ({listed}), so brains of some sites may look "
+            "different only for that reason; choose one by --contains space-NAME"
         )
     ]
 
@@ -161,12 +169,8 @@ def _images(root: Path, suffix: str, contains: str) -> dict[ScanName, list[Path]
     return found
 
 
-def _opens(folder: Path) -> bool:
-    return os.access(folder, os.R_OK | os.X_OK)  # what it holds would be passed over in silence
-
-
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts run-2 before run-10."""
+    """Return a sort key with which run-2 is before run-10."""
     return [(int(part) if part.isdigit() else -1, part) for part in re.split("([0-9]+)", name)]
 
 
@@ -189,7 +193,7 @@ def derivatives(root: Path) -> list[Path]:
 
 
 def _mask_of(root: Path, image: Path) -> Path | None:
-    """Return ``..._desc-brain_mask`` with the image's entities, beside it or in derivatives."""
+    """Return ``..._desc-brain_mask`` with the image's entities, in its folder or in derivatives."""
     entities = [part for part in image.name.split("_")[:-1] if not part.startswith("desc-")]
     stem = "_".join([*entities, "desc-brain", "mask"])
     folder = image.parent.relative_to(root)

@@ -1,4 +1,4 @@
-"""What the rows of a cohort are called as files: BIDS entities made of a row's key."""
+"""BIDS names of the files of a cohort's rows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from harmbench.errors import HarmbenchError
 
 
 class Name(NamedTuple):
-    """The entities of one row; ``""`` for one that it does not have.
+    """The entities of one row, such as ``sub-01``, ``ses-1`` and ``chunk-2``, or ``""``.
 
-    Attributes
-    ----------
-    subject, session, chunk : str
-        Such as ``sub-01``, ``ses-1`` and ``chunk-2``: letters, digits and the prefix, so no name
-        leads out of the folder that it stands in.
+    Labels consist of letters and digits, so a name cannot lead out of its folder.
     """
 
     subject: str
@@ -27,12 +23,12 @@ class Name(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """Begin of the file's name."""
+        """The beginning of the file's name."""
         return "_".join(filter(None, self))
 
     @property
     def folder(self) -> Path:
-        """Where the file stands."""
+        """The folder of the file."""
         return Path(self.subject, self.session, "anat")
 
     def file(self, rest: str) -> Path:
@@ -43,27 +39,33 @@ class Name(NamedTuple):
 def names_of(table: pd.DataFrame) -> list[Name]:
     """Return the BIDS names of rows.
 
-    A scan without a session, of a participant with several scans, is given the session
-    ``ses-<site>``. A slice after the first of its scan is a chunk.
+    If a participant has several scans, a scan without a session gets the session ``ses-<site>``.
+    Slices of a scan after the first are chunks.
 
     Parameters
     ----------
     table : DataFrame
-        With ``participant_id``, ``site``, ``session_id`` and ``slice``; of each participant all
-        rows, or the names may differ.
+        Columns ``participant_id``, ``site``, ``session_id`` and ``slice``. It must have all rows
+        of each participant, because the names depend on them.
 
     Raises
     ------
     HarmbenchError
-        Where two rows, or two participants, become the same name, or one has no letter or digit.
+        If two rows, or two participants, get the same name, or a name has no letters or digits.
     """
     subject, session = table["participant_id"].astype(str), table["session_id"].astype(str)
     site = table["site"].astype(str)
     scans = pd.DataFrame({"who": subject, "site": site, "session": session}).drop_duplicates()
     several = subject.isin(scans["who"][scans["who"].duplicated()])
     session = session.where((session != "") | ~several, site)
+    if (table["slice"] < 0).any():
+        raise HarmbenchError(f"slice {table['slice'].min()} is negative; number slices from 0")
     names = [
-        Name(_label("sub-", who), _label("ses-", when) if when else "", _chunk(int(number)))
+        Name(
+            _label("sub-", who),
+            _label("ses-", when) if when else "",
+            f"chunk-{int(number)}" if number else "",
+        )
         for who, when, number in zip(subject, session, table["slice"], strict=True)
     ]
     if len({name.subject for name in names}) != subject.nunique():
@@ -82,11 +84,5 @@ def names_of(table: pd.DataFrame) -> list[Name]:
 def _label(prefix: str, value: str) -> str:
     clean = re.sub("[^0-9A-Za-z]", "", value.removeprefix(prefix))
     if not clean:
-        raise HarmbenchError(f"'{value}' has no letter or digit to make a BIDS label of")
+        raise HarmbenchError(f"'{value}' has no letter or digit for a BIDS label")
     return prefix + clean
-
-
-def _chunk(number: int) -> str:
-    if number < 0:
-        raise HarmbenchError(f"slice {number} is negative; number slices from 0")
-    return f"chunk-{number}" if number else ""

@@ -1,8 +1,9 @@
-"""sessions.tsv and scans.tsv of a BIDS folder: each scan's row, and the rows that fit no scan."""
+"""Read sessions.tsv and scans.tsv of a BIDS folder: the row of each scan, and other rows."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,33 +11,33 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from harmbench.contracts.dataset import Note
-from harmbench.data.bids_layout import Scan, home, read_object
+from harmbench.data.bids_layout import Scan, home
 from harmbench.data.covariates import Columns
-from harmbench.data.problems import Problem, some
+from harmbench.data.problems import Problem, full_name, some
 from harmbench.data.spellings import fitted
 from harmbench.data.table_files import read_table
 from harmbench.errors import HarmbenchError
 
 DERIVED = "_(space|desc|res|den|label|atlas|hemi)-[^_]+"
-"""What the names of derivatives add to those of the images that they are made of."""
+"""Entities of derivatives that are not in the names of their source images."""
 
 
 class Row(NamedTuple):
-    """What a table says of a scan, and the file and line that say it."""
+    """The values of a scan in a table, with the file and the line."""
 
     values: dict[str, Any]
     source: str
 
 
 def _tops(root: Path) -> list[Path]:
-    """Return the folder, and before it the data set that it is a derivative of."""
+    """Return the source data set of derivatives, and the folder."""
     return [root] if home(root) == root.resolve() else [home(root), root]
 
 
 def side_tables(root: Path, scan: Scan) -> Iterator[tuple[Path, str]]:
-    """Yield the tables that say more of a scan, with the column that names it.
+    """Yield the tables with more columns of a scan, and their column with the name of the scan.
 
-    Those nearer to the scan come later. Of a derivative also those of the data set that it is of.
+    Later tables have priority. For derivatives this includes the tables of the source data set.
     """
     person, session = scan.name
     for top in _tops(root):
@@ -49,34 +50,17 @@ def side_tables(root: Path, scan: Scan) -> Iterator[tuple[Path, str]]:
 
 
 def description_files(root: Path, tables: Iterable[Path]) -> set[Path]:
-    """Return the JSON files that describe the columns of tables: beside them, and at the top."""
+    """Return the JSON files that describe the columns of tables."""
     names = ("participants.json", "sessions.json", "scans.json")
     files = {top / name for top in _tops(root) for name in names}
     files |= {table.with_suffix(".json") for table in tables}
     return {file for file in files if file.is_file()}
 
 
-def descriptions(root: Path, tables: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Return what the JSON files say of the columns of tables, by the files' names.
-
-    Raises
-    ------
-    HarmbenchError
-        Where one of them is not a JSON object.
-    """
-    return {file.name: read_object(file) for file in sorted(description_files(root, tables))}
-
-
 class SideTables:
-    """Reads every side table once, and remembers which scans it names.
+    """The side tables of all scans of a folder, each read once.
 
-    Parameters
-    ----------
-    root : Path
-    scans : sequence of Scan
-        All of the folder.
-    columns : Columns
-        Which columns hold site, age and sex: where a table holds one of them, its rows count.
+    If a table has one of `columns` (site, age, sex), a missing row of a scan is reported.
     """
 
     def __init__(self, root: Path, scans: Sequence[Scan], columns: Columns) -> None:
@@ -98,34 +82,30 @@ class SideTables:
                 self.problems += [Problem(place, str(error), scan.name) for scan in mine]
 
     def rows(self, scan: Scan) -> Iterator[Row]:
-        """Yield what the tables say of a scan, the strongest last."""
+        """Yield the rows of a scan; later rows have priority."""
         for file, _ in side_tables(self.root, scan):
             if (file, scan) in self._rows:
                 yield self._rows[file, scan]
 
     def notes(self) -> Iterator[Note]:
-        """Yield which tables were read, and which of their rows fit no scan."""
-        patterns: dict[str, set[Path]] = {}
-        for file, _ in self._rows:
-            patterns.setdefault(pattern(file.name), set()).add(file)
-        for name, files in sorted(patterns.items()):
-            yield Note(f"{name}: {len(files)} file{'s' if len(files) > 1 else ''}", "read")
+        """Yield notes: which tables were read, and which of their rows fit no scan."""
+        files = {file for file, _ in self._rows}
+        for name, count in sorted(Counter(pattern(file.name) for file in files).items()):
+            yield Note(f"{name}: {count} file{'s' if count > 1 else ''}", "read")
         if self._fitted:
             pairs = some(f"'{given}' as {wanted}" for given, wanted in self._fitted.items())
-            yield Note(f"sessions are read by the only name that they fit: {pairs}")
+            yield Note(f"sessions are matched to the only name that they fit: {pairs}")
         for reason, names in self._notes.items():
             yield Note(f"{some(names)}: {reason}", "set_aside")
-        strays = [file.relative_to(self.root).as_posix() for file in self._strays()]
-        if strays:
-            yield Note(f"{some(strays)}: not where the table of a scan is looked for", "set_aside")
-
-    def _strays(self) -> list[Path]:
         places = ("*s.tsv", "sub-*/*s.?sv", "sub-*/ses-*/*s.?sv", "phenotype/*.tsv")
         found = {file for place in places for file in self.root.glob(place)}
-        return sorted(file for file in found - set(self._scans) if file.stem != "participants")
+        others = sorted(file for file in found - set(self._scans) if file.stem != "participants")
+        if others:
+            shown = some(file.relative_to(self.root).as_posix() for file in others)
+            yield Note(f"{shown}: not in a place for tables of scans", "set_aside")
 
     def _read(self, file: Path, column: str, scans: list[Scan]) -> None:
-        """Find the row of each scan in one table, and say where there is none."""
+        """Find the row of each scan in one table, and report missing rows."""
         table = read_table(file, self.columns.site)
         if column not in table:
             raise HarmbenchError(f"{file.name} has no column {column}; it has {some(table, 30)}")
@@ -137,7 +117,7 @@ class SideTables:
                 self.problems.append(
                     Problem(
                         self._place(file.parent),
-                        f"{file.name} names {' '.join(filter(None, scan.name))} more than once "
+                        f"{file.name} names {full_name(scan.name)} more than once "
                         f"(lines {some(map(str, mine))}); one row each",
                         scan.name,
                     )
@@ -145,20 +125,20 @@ class SideTables:
             elif mine:
                 values = table.loc[mine[0]].to_dict()
                 self._rows[file, scan] = Row(values, f"{file.name}, line {mine[0]}")
-        self._unfitting(file, table, column, lines)
+        self._report_unmatched(file, table, column, lines)
 
     def _of_sessions(self, names: pd.Series, scans: list[Scan]) -> dict[Scan, list[int]]:
-        """Return the lines that name each scan's session, apart from lost zeros."""
+        """Return the lines of each scan's session; leading zeros may be missing."""
         labels = names.map(lambda name: "ses-" + name.removeprefix("ses-"))
         fit = fitted(set(labels), {scan.session_id for scan in scans})
         self._fitted |= fit
         labels = labels.replace(fit)
         return {scan: list(names.index[labels == scan.session_id]) for scan in scans}
 
-    def _unfitting(
+    def _report_unmatched(
         self, file: Path, table: pd.DataFrame, column: str, lines: dict[Scan, list[int]]
     ) -> None:
-        """Say which scans have no row, and which rows no scan."""
+        """Report scans without a row, and rows without a scan."""
         known = {line for mine in lines.values() for line in mine}
         without = [scan for scan, mine in lines.items() if not mine]
         held = {self.columns.site, self.columns.age, self.columns.sex} & set(table) - {column}
@@ -168,7 +148,7 @@ class SideTables:
             self.problems.append(
                 Problem(
                     self._place(file),
-                    f"it says {' and '.join(sorted(held))} of {shown}, but nothing of {wanted}; "
+                    f"it has {' and '.join(sorted(held))} for {shown}, but not for {wanted}; "
                     f"correct its column {column}, or delete it",
                     scan.name,
                 )
@@ -178,8 +158,8 @@ class SideTables:
                 self._note("names no image that is read", file.name)
             return
         for scan in without if held else ():
-            said = f"no row in {pattern(file.name)}; participants.tsv speaks for the scan"
-            self._note(said, " ".join(filter(None, scan.name)))
+            reason = f"no row in {pattern(file.name)}; participants.tsv is used for the scan"
+            self._note(reason, full_name(scan.name))
         if column == "session_id":
             for line in table.index.difference(sorted(known)):
                 self._note(
@@ -188,7 +168,7 @@ class SideTables:
                 )
 
     def _place(self, file: Path) -> str:
-        """Return where a file is in its data set."""
+        """Return the path of a file relative to its data set."""
         top = next(top for top in _tops(self.root) if file.is_relative_to(top))
         return file.relative_to(top).as_posix()
 
@@ -202,9 +182,9 @@ def pattern(name: str) -> str:
 
 
 def _of_images(names: pd.Series, scans: list[Scan]) -> dict[Scan, list[int]]:
-    """Return the lines that name each scan's image; of a derivative, the image that it is made of.
+    """Return the lines of each scan's image, or of the source image of a derivative.
 
-    Folders and the endings of compressed files are no difference.
+    Folders and endings are ignored.
     """
     stems = names.map(lambda name: _stem(re.split(r"[/\\]", name)[-1]))
     found: dict[Scan, list[int]] = {}

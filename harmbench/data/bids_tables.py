@@ -1,4 +1,4 @@
-"""What the tables of a BIDS folder say of each scan: the nearer to the scan, the stronger."""
+"""Join the tables of a BIDS folder; tables nearer to the scan have priority."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from harmbench.data.bids_layout import Scan, home
 from harmbench.data.bids_side_tables import Row, SideTables
 from harmbench.data.covariates import Columns, no_names
 from harmbench.data.participants import SEXES
-from harmbench.data.problems import Problem, ScanName, some
+from harmbench.data.problems import Problem, ScanName, full_name, some
 from harmbench.data.spellings import code_of, fitted, require_names
 from harmbench.data.table_files import SECOND_HEADER, read_table, second_header
 from harmbench.errors import HarmbenchError
 
 MOST_NAMED = 30
-"""Other columns that the data sheet names."""
+"""Largest number of other columns that the data sheet lists."""
 
 
 class Rows(NamedTuple):
-    """One row a scan, as text; for each row where its values stand; what is wrong; what is noted.
+    """One row per scan, as text, with the file and line of each value.
 
-    Scans without a row, or with two, are not among them.
+    Scans without a row, or with two, are left out.
     """
 
     scans: list[Scan]
@@ -35,12 +35,12 @@ class Rows(NamedTuple):
 
 
 def participants_file(root: Path) -> Path:
-    """Return participants.tsv (or .csv), for derivatives also that of the data set they are of.
+    """Return participants.tsv (or .csv) of a folder, or of the source data set of derivatives.
 
     Raises
     ------
     HarmbenchError
-        Where there is none.
+        If there is none.
     """
     for place in (root, home(root)):
         for name in ("participants.tsv", "participants.csv"):
@@ -50,20 +50,14 @@ def participants_file(root: Path) -> Path:
 
 
 def scan_rows(root: Path, scans: list[Scan], columns: Columns) -> Rows:
-    """Join participants.tsv with each scan's row of sessions.tsv and scans.tsv, which win.
+    """Join participants.tsv with sessions.tsv and scans.tsv, which have priority.
 
-    participants.tsv may itself have a ``session_id`` column and a row for each session.
-
-    Parameters
-    ----------
-    root : Path
-    scans : list of Scan
-    columns : Columns
+    participants.tsv may have a ``session_id`` column and one row per session.
 
     Raises
     ------
     HarmbenchError
-        Where participants.tsv as a whole cannot be used.
+        If participants.tsv as a whole cannot be used.
     """
     file = participants_file(root)
     people, twice, notes = _people(file, scans, columns.site)
@@ -82,23 +76,28 @@ def scan_rows(root: Path, scans: list[Scan], columns: Columns) -> Rows:
         values = dict(people[key].values)
         sources = dict.fromkeys(values, people[key].source)
         for more in beside.rows(scan):
-            said = {name: value for name, value in more.values.items() if pd.notna(value)}
-            sexes = {_sex(one[columns.sex]) for one in (values, said) if columns.sex in one}
+            known = {name: value for name, value in more.values.items() if pd.notna(value)}
+            sexes = {_sex(one[columns.sex]) for one in (values, known) if columns.sex in one}
             if len(sexes - {""}) > 1:
-                contradicted.append(" ".join(filter(None, scan.name)))
-            values |= said
-            sources |= dict.fromkeys(said, more.source)
+                contradicted.append(full_name(scan.name))
+            values |= known
+            sources |= dict.fromkeys(known, more.source)
         identity = {"participant_id": scan.participant_id, "session_id": scan.session_id}
         found.append(values | identity)
         rows.scans.append(scan)
         rows.sources.append(sources)
-    absent = [" ".join(filter(None, key)) for key in people if key not in used and key not in twice]
+    absent = [full_name(key) for key in people if key not in used and key not in twice]
     if absent and not used and not twice:
-        lost = [Problem(file.name, _none_fits(absent, scans))]
+        folders = dict.fromkeys(scan.participant_id for scan in scans)
+        sentence = (
+            f"none of its rows fits an image: they name {some(absent, 3)}, the folders are "
+            f"{some(folders, 3)}; write the folders' names into participant_id"
+        )
+        lost = [Problem(file.name, sentence)]
     rows.problems.extend(lost)
     table = pd.DataFrame(found)
-    asked = {"participant_id", "session_id", columns.site, columns.age, columns.sex}
-    kept = [str(name) for name in table if name not in asked]
+    used_columns = {"participant_id", "session_id", columns.site, columns.age, columns.sex}
+    kept = [str(name) for name in table if name not in used_columns]
     others = f", other columns kept: {some(kept, MOST_NAMED)}" if kept else ""
     rows.notes.append(Note(f"{file.name}: {len(used)} of {len(people)} rows{others}", "read"))
     if absent:
@@ -108,8 +107,8 @@ def scan_rows(root: Path, scans: list[Scan], columns: Columns) -> Rows:
         rows.notes.append(Note(f"{other.name}: {file.name} is read instead", "set_aside"))
     rows.notes.extend(beside.notes())
     if contradicted:
-        text = f"tables contradict each other on the sex of {some(contradicted)}; the nearest to "
-        rows.notes.append(Note(text + "the scan is read"))
+        text = f"tables contradict each other on the sex of {some(contradicted)}; the table "
+        rows.notes.append(Note(text + "nearest to the scan is used"))
     return rows._replace(table=table)
 
 
@@ -117,20 +116,12 @@ def _sex(cell: object) -> str:
     return "" if pd.isna(cell) else SEXES.get(code_of(cell), code_of(cell))
 
 
-def _none_fits(absent: list[str], scans: list[Scan]) -> str:
-    folders = dict.fromkeys(scan.participant_id for scan in scans)
-    return (
-        f"none of its rows fits an image: they name {some(absent, 3)}, the folders are "
-        f"{some(folders, 3)}; write the folders' names into participant_id"
-    )
-
-
 def _people(
     file: Path, scans: list[Scan], site: str
 ) -> tuple[dict[ScanName, Row], dict[ScanName, str], list[Note]]:
-    """Return the rows by participant and session, and a sentence for each of those named twice.
+    """Return the rows by participant and session, a sentence for each repeated one, and notes.
 
-    Names that lost their zeros are those of the only folders that they fit, with a note.
+    A name that has lost its zeros is matched to the only folder that it fits, with a note.
     """
     table = read_table(file, site)
     if "participant_id" not in table:
@@ -155,7 +146,7 @@ def _people(
         fit = fitted(set(given.dropna()), wanted - {""})
         if fit:
             pairs = some(f"'{name}' as {folder}" for name, folder in fit.items())
-            notes.append(Note(f"{kind} are read by the only name that they fit: {pairs}"))
+            notes.append(Note(f"{kind} are matched to the only name that they fit: {pairs}"))
             given.update(given.map(fit).dropna())
     people: dict[ScanName, Row] = {}
     twice: dict[ScanName, str] = {}
@@ -163,8 +154,8 @@ def _people(
         key = (names[line], visits[line] if pd.notna(visits[line]) else "")
         if key in people:
             twice[key] = (
-                f"it names {' '.join(filter(None, key))} more than once ({people[key].source} and "
-                f"line {line}); one row each, or a session_id column that tells the scans apart"
+                f"it names {full_name(key)} more than once ({people[key].source} and line {line}); "
+                "write one row each, or add a session_id column that distinguishes the scans"
             )
             continue
         people[key] = Row(values, f"{file.name}, line {line}")
@@ -176,8 +167,8 @@ def _prefixed(names: pd.Series, prefix: str) -> pd.Series:
 
 
 def _no_row(scan: Scan, people: dict[ScanName, Row]) -> str:
-    """Say that a scan has no row; name the one that lost its leading zeros, where there is one."""
-    name = " ".join(filter(None, scan.name))
+    """Return the sentence for a scan without a row, with the probable reason."""
+    name = full_name(scan.name)
     bare = scan.participant_id.removeprefix("sub-").lstrip("0")
     lost = f"sub-{bare}"
     if lost != scan.participant_id and any(person == lost for person, _ in people):

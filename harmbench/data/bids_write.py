@@ -1,4 +1,4 @@
-"""A cohort of slices written as a BIDS folder, which `harmbench.data.bids` reads back."""
+"""Write a cohort of slices as a BIDS folder, which `harmbench.data.bids` can read."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ MASK = "desc-brain_mask.nii.gz"
 
 
 def write_bids(cohort: Cohort, folder: str | Path, spacing_mm: float, name: str) -> None:
-    """Write slices, their masks, and the participants table, as a BIDS derivative.
+    """Write slices, their masks, and the participants table as a BIDS derivative.
 
-    A participant with one scan and no session stands in ``sub-*/anat/``; any other has ``ses-*``
-    folders and a ``sub-*_sessions.tsv`` that carries the site and all else of each scan. A scan
-    without a session, of a participant with several, is given the session ``ses-<site>``.
+    The images of a participant with one scan and no session are in ``sub-*/anat/``. All others
+    have ``ses-*`` folders and a ``sub-*_sessions.tsv`` with the site and other columns of each
+    scan; see `names_of` for scans without a session.
 
-    dataset_description.json says that the images are final (``HarmbenchPreprocessed``), so the
-    loader neither centers nor scales them, and returns equal values where its size is theirs.
+    dataset_description.json states that the images are final (``HarmbenchPreprocessed``), so the
+    loader does not center or scale them, and returns equal values at the same size.
 
     Parameters
     ----------
     cohort : Cohort
         Slices, first axis to the right and second to the front.
     folder : str or Path
-        Must be missing or empty; it appears complete or not at all.
+        Must be missing or empty; it appears only when it is complete.
     spacing_mm : float
         Side of a pixel in mm.
     name : str
@@ -51,8 +51,7 @@ def write_bids(cohort: Cohort, folder: str | Path, spacing_mm: float, name: str)
     Raises
     ------
     HarmbenchError
-        Where the folder holds something, the cohort is not of slices, or two names become the same
-        BIDS label.
+        If the folder is not empty, the images are not slices, or two names get the same BIDS label.
     """
     affine = centered(cohort.shape, spacing_mm)
     with new_folder(folder) as draft:
@@ -63,12 +62,12 @@ def write_bids(cohort: Cohort, folder: str | Path, spacing_mm: float, name: str)
 
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
-    """Give a hidden folder to fill, which takes its own name when the block ends well.
+    """Give a hidden folder, which is renamed to `folder` when the block ends without an error.
 
     Raises
     ------
     HarmbenchError
-        Where that name is taken by anything but an empty folder.
+        If `folder` exists and is not an empty folder, or cannot be written.
     """
     folder = Path(folder)
     refuse_taken(folder)
@@ -89,12 +88,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def refuse_taken(folder: Path) -> None:
-    """Raise where a folder to be written holds something already.
-
-    Raises
-    ------
-    HarmbenchError
-    """
+    """Raise a HarmbenchError if a folder to be written is not missing or empty."""
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise HarmbenchError(f"{folder} exists and is not an empty folder; name another")
 
@@ -115,9 +109,9 @@ def write_derivative(
     cohort : Cohort
         Slices.
     root : Path
-        Is there.
+        An existing folder.
     affines : ndarray, shape (n, 4, 4)
-        Where the slices lie, see `harmbench.data.geometry`.
+        Positions of the slices, see `harmbench.data.geometry`.
     name : str
         Name of the data set.
     rest : str
@@ -127,12 +121,12 @@ def write_derivative(
     Returns
     -------
     list of Name
-        Of every row.
+        Names of the rows.
 
     Raises
     ------
     HarmbenchError
-        Where the cohort is not of slices, or for the reasons of `names_of`.
+        If the images are not slices, or `names_of` raises it.
     """
     if cohort.space != "slice":
         raise HarmbenchError(f"only slices can be written as BIDS, not a cohort of {cohort.space}s")
@@ -157,7 +151,7 @@ def _write_nifti(file: Path, image: NDArray, affine: NDArray[np.float64]) -> Non
 
 
 def _write_tables(cohort: Cohort, names: Sequence[Name], root: Path) -> None:
-    """Write participants.tsv with what is common to a participant's scans, the rest by session."""
+    """Write what all scans of a participant share to participants.tsv, the rest by session."""
     labels = pd.DataFrame([(n.subject, n.session) for n in names], columns=["sub", "ses"])
     labels = labels.drop_duplicates()
     table = cohort.participants.drop(columns=list(IDENTIFIERS)).reset_index(drop=True)
@@ -173,7 +167,7 @@ def _write_tables(cohort: Cohort, names: Sequence[Name], root: Path) -> None:
 
 
 def write_tsv(file: Path, table: pd.DataFrame) -> None:
-    """Write a table as BIDS wants it."""
+    """Write a table in the format of BIDS."""
     table.to_csv(file, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
 
 

@@ -1,4 +1,4 @@
-"""Data sets that cost time to make, kept once for the whole machine."""
+"""Cache of data sets that take long to make, shared by all runs of a machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("harmbench.cache")
 
 
 def cache_folder() -> Path:
-    """Return the folder of the cache: that of the variable HARMBENCH_CACHE, else the user's."""
+    """Return the folder of the cache: the variable HARMBENCH_CACHE, else the user's cache."""
     named = os.environ.get(VARIABLE)
     return Path(named) if named else user_cache_path("harmbench")
 
@@ -36,7 +36,7 @@ def entries() -> list[Path]:
 
 
 def clear() -> int:
-    """Delete all data sets of the cache; return how many there were."""
+    """Delete all data sets in the cache and return their number."""
     found = entries()
     for folder in found:
         shutil.rmtree(folder, ignore_errors=True)
@@ -44,21 +44,20 @@ def clear() -> int:
 
 
 def load_cohort(dataset: Dataset, progress: Progress | None = None) -> Cohort:
-    """Return the cohort of a data set, from the cache where it declares that it costs time.
+    """Return the cohort of a data set, from the cache if `Dataset.cached` is true.
 
     Parameters
     ----------
     dataset : Dataset
-        With `Dataset.cached`, it is made once and kept, under its fingerprint and the code that
-        makes it; another process that asks for it meanwhile waits.
+        The key in the cache is its fingerprint and the code of its class. If another process is
+        making the same data set, this one waits.
     progress : Progress or None
-        Where making it is shown.
 
     Returns
     -------
     Cohort
-        Its images memory-mapped where they come from the cache. A cache that cannot be written
-        stops nothing.
+        Its images are memory-mapped if they come from the cache. If the cache cannot be written,
+        the data set is made without it.
     """
     if not dataset.cached:
         return dataset.load(progress)
@@ -73,20 +72,20 @@ def load_cohort(dataset: Dataset, progress: Progress | None = None) -> Cohort:
         log.warning("the cache %s cannot be used (%s)", folder.parent, error)
         return dataset.load(progress)
     try:
-        return _kept(folder, dataset, progress)
+        return _from_cache(folder, dataset, progress)
     finally:
         lock.release()
 
 
-def _kept(folder: Path, dataset: Dataset, progress: Progress | None) -> Cohort:
+def _from_cache(folder: Path, dataset: Dataset, progress: Progress | None) -> Cohort:
     if folder.is_dir():
         try:
             return read_cohort(folder)
         except (OSError, EOFError, ValueError, KeyError, HarmbenchError) as error:
-            log.warning("%s is damaged (%s) and made again", folder, error)
+            log.warning("%s is damaged (%s) and will be made again", folder, error)
             shutil.rmtree(folder)
     cohort = dataset.load(progress)
-    temporary = folder.with_name(f"{UNFINISHED}{folder.name}")  # of the holder of the lock
+    temporary = folder.with_name(f"{UNFINISHED}{folder.name}")  # its user holds the lock
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         write_cohort(temporary, cohort)

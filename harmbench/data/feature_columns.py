@@ -1,4 +1,4 @@
-"""Which columns of a table are features, which are not and why, and which look odd."""
+"""Find the feature columns of a table, and suspicious ones among them."""
 
 from __future__ import annotations
 
@@ -23,48 +23,46 @@ from harmbench.data.numbers import (
     plain_numbers,
     read_numbers,
 )
-from harmbench.data.problems import Problem, ScanName, some
+from harmbench.data.problems import Problem, ScanName, full_name, some
 from harmbench.errors import HarmbenchError
 
 MOST_NAMED = 100
-"""Features that the data sheet names."""
+"""Largest number of features that the data sheet lists."""
 MOST_ROWS = 3
-"""Faulty values of a feature that are said one by one; of more, the column is said as a whole."""
+"""Largest number of faulty values of a feature that are reported one by one."""
 CODES = 5
-"""Distinct values for each site up to which a column that tells the site holds codes."""
+"""Largest number of distinct values per site of a column of codes of the sites."""
 FEW = 10
-"""Distinct whole numbers up to which a column may hold codes."""
+"""Largest number of distinct whole numbers of a column of codes."""
 FOLLOWS_AGE = 0.99
-"""Correlation with age."""
+"""Smallest correlation of a column that follows age."""
 NO_MEASURE = frozenset(
     "id rid eid uid subject participant dx diagnosis group cohort visit viscode wave session "
     "date day month year birth dob serial scanner manufacturer vendor field strength tesla coil "
     "protocol sequence education educ educat handedness iq fiq viq piq mmse moca cdr adas updrs "
     "bmi height weight medication unnamed".split()
 )
-"""Words in names of columns that are no measures of a brain."""
-
-
+"""Words in names of columns that are not measures of the brain."""
 DOUBTS = {
     "constant": "have one value in all rows",
     "few": "have few distinct values, as codes have",
-    "name": "are not called like measures of the brain",
+    "name": "do not have names of measures of the brain",
     "age": "follow age",
     "codes": "hold one extreme value in several rows, as codes of missing values are",
     "equal": "are equal to each other",
 }
-"""What may be wrong with a feature."""
+"""What may be wrong with features."""
 
 
 class Columns(NamedTuple):
-    """The columns of a table beside identifiers and covariates.
+    """The columns of a table other than identifiers and covariates.
 
     Attributes
     ----------
     features : DataFrame of float
-        NaN where a value is missing or faulty.
+        NaN if a value is missing or faulty.
     rest : DataFrame of str
-        All other columns, as they are.
+        All other columns, unchanged.
     problems : list of Problem
     notes : list of Note
     """
@@ -75,39 +73,29 @@ class Columns(NamedTuple):
     notes: list[Note]
 
 
-class Table(NamedTuple):
-    """What is known of the rows of a table.
+class Rows(NamedTuple):
+    """The file name of a table, and the scan, site and age (years) of each row."""
 
-    Attributes
-    ----------
-    name : str
-        Of the file.
-    scans : list of (str, str)
-        Participant and session of each row.
-    site : ndarray of str
-    age : ndarray of float
-    """
-
-    name: str
+    file: str
     scans: Sequence[ScanName]
     site: NDArray
     age: NDArray
 
 
 def select(names: Iterable[str], patterns: str) -> tuple[list[str], bool]:
-    """Return the names that patterns choose, and whether they name what to take.
+    """Return the names that match patterns, and whether there are patterns of names to include.
 
     Parameters
     ----------
     names : iterable of str
     patterns : str
-        Separated by commas, as in a shell (``*`` and ``?``); one that begins with ``!`` excludes.
-        With exclusions only, all other names are chosen; ``""`` chooses all.
+        Shell patterns (``*`` and ``?``) separated by commas; ``!`` before a pattern excludes names.
+        If all patterns exclude, the other names are chosen; ``""`` chooses all.
 
     Raises
     ------
     HarmbenchError
-        For a pattern that fits no name.
+        If a pattern matches no name.
     """
     names = list(names)
     words = [word.strip() for word in patterns.split(",") if word.strip()]
@@ -127,41 +115,35 @@ def select(names: Iterable[str], patterns: str) -> tuple[list[str], bool]:
     return chosen, bool(wanted)
 
 
-def read_columns(text: pd.DataFrame, table: Table, patterns: str = "") -> Columns:
-    """Read every column that may be a feature, and say what becomes of each.
+def read_columns(text: pd.DataFrame, rows: Rows, patterns: str = "") -> Columns:
+    """Read every column that may be a feature, and report how each column is used.
 
-    A column is a feature where its values are numbers. One that tells the site is set aside unless
-    `patterns` names it: each of its values, all of which occur several times, is of one site.
+    A column of numbers is a feature. If it identifies the site, it is set aside unless `patterns`
+    includes it.
 
     Parameters
     ----------
     text : DataFrame of str
-        NaN where missing; the index is the line in the file.
-    table : Table
-        What is known of the rows.
+        NaN if missing; the index is the line in the file.
+    rows : Rows
     patterns : str
-        As `select` has them.
-
-    Raises
-    ------
-    HarmbenchError
-        For a pattern that fits no column.
+        See `select`, which also raises the errors.
     """
     chosen, named = select(map(str, text), patterns)
     problems: list[Problem] = []
     excluded = set(text) - set(chosen)
     aside = {name: "excluded by --features" for name in text if name in excluded}
     read: dict[str, Numbers] = {}
-    meaning = _commas(text[name] for name in chosen)
+    commas = _commas(text[name] for name in chosen)
     for name in chosen:
         column = text[name]
-        numbers = read_numbers(column, meaning)
-        reason = _no_numbers(column, numbers)
+        numbers = read_numbers(column, commas)
+        reason = _not_numbers(column, numbers)
         if reason and named:
-            problems.append(Problem(table.name, f"column '{name}', named by --features: {reason}"))
+            problems.append(Problem(rows.file, f"column '{name}', named by --features: {reason}"))
             continue
         if not reason and not named and not numbers.faults:
-            reason = _tells_site(numbers.values, table)
+            reason = _identifies_site(numbers.values, rows)
         if reason:
             aside[name] = reason
         else:
@@ -169,31 +151,29 @@ def read_columns(text: pd.DataFrame, table: Table, patterns: str = "") -> Column
     features = pd.DataFrame({name: one.values for name, one in read.items()}, index=text.index)
     if features.empty:
         why = f"; {some(_grouped(aside), 3)}" if aside else ""
-        problems.append(Problem(table.name, NO_FEATURE + why))
+        nothing = "the table has no feature: no further column whose values are numbers"
+        problems.append(Problem(rows.file, nothing + why))
     notes = [Note(f"{len(read)} features: {some(read, MOST_NAMED)}", "read")] if read else []
     how = pd.Series({name: one.how for name, one in read.items() if one.how}, dtype=object)
     notes += [
-        Note(f"{said} in {some(group.index)}", "read")
-        for said, group in how.groupby(how, sort=True)
+        Note(f"{kind} in {some(group.index)}", "read")
+        for kind, group in how.groupby(how, sort=True)
     ]
-    notes += [Note(said, "set_aside") for said in _grouped(aside)]
-    bad, problems_of_values = _value_problems(read, text, table)
+    notes += [Note(sentence, "set_aside") for sentence in _grouped(aside)]
+    bad, problems_of_values = _value_problems(read, text, rows)
     sound = features.drop(columns=bad)
-    notes += _odd(sound, table)
+    notes += _doubts(sound, rows)
     return Columns(sound, text.drop(columns=list(read)), problems + problems_of_values, notes)
 
 
-NO_FEATURE = "the table has no feature: no further column whose values are numbers"
-
-
 def _commas(columns: Iterable[pd.Series]) -> Commas:
-    """Return what commas mean in a file: what most columns show in which they mean one thing."""
+    """Return the meaning of commas in a file: that of most columns in which it is clear."""
     votes = Counter(commas_of(column) for column in columns if plain_numbers(column) is None)
     votes.pop("", None)
     return votes.most_common(1)[0][0] if votes else ""
 
 
-def _no_numbers(column: pd.Series, numbers: Numbers) -> str:
+def _not_numbers(column: pd.Series, numbers: Numbers) -> str:
     if numbers.numeric and not numbers.faults and np.isfinite(numbers.values.to_numpy()).any():
         return ""
     given = column.dropna()
@@ -207,8 +187,8 @@ def _no_numbers(column: pd.Series, numbers: Numbers) -> str:
     return ""
 
 
-def _tells_site(values: pd.Series, table: Table) -> str:
-    """Say how a column tells the site, where it plainly does."""
+def _identifies_site(values: pd.Series, rows: Rows) -> str:
+    """Return how a column identifies the site (or numbers the rows); ``""`` if it does not."""
     whole = values.to_numpy()
     held = np.isfinite(whole)
     known = np.unique(whole[held])
@@ -216,12 +196,12 @@ def _tells_site(values: pd.Series, table: Table) -> str:
         return "numbers the rows"
     if len(known) < 2 or 2 * len(known) > held.sum():
         return ""
-    names, counts = np.unique(table.site[held], return_counts=True)
+    names, counts = np.unique(rows.site[held], return_counts=True)
     codes = np.searchsorted(known, whole[held])
-    pairs = set(zip(codes.tolist(), table.site[held].tolist(), strict=True))
+    pairs = set(zip(codes.tolist(), rows.site[held].tolist(), strict=True))
     if len(names) > 1 and len(pairs) == len(names) and counts.min() > 1:
         return "constant within each site"
-    # Measures that are rounded and shifted far apart by site have more values than codes have.
+    # Rounded measures that differ much between sites have more distinct values than codes have.
     few = len(known) <= CODES * len(names) and 4 * len(known) <= held.sum()
     if len(names) > 1 and few and len(pairs) == len(known):
         return "each of its values occurs at one site only"
@@ -229,7 +209,7 @@ def _tells_site(values: pd.Series, table: Table) -> str:
 
 
 def _grouped(aside: dict[str, str]) -> list[str]:
-    """Return one sentence for each reason; text differs from column to column."""
+    """Return one sentence for each reason with the names of its columns."""
     reasons: dict[str, list[str]] = {}
     for name, reason in aside.items():
         reasons.setdefault(reason, []).append(name)
@@ -240,50 +220,45 @@ def _grouped(aside: dict[str, str]) -> list[str]:
 
 
 def _value_problems(
-    read: dict[str, Numbers], text: pd.DataFrame, table: Table
+    read: dict[str, Numbers], text: pd.DataFrame, rows: Rows
 ) -> tuple[list[str], list[Problem]]:
-    """Return the features that have many faulty values, and all problems with values."""
+    """Return the features that have many faulty values, and all problems of values."""
     bad: list[str] = []
-    lacking: list[str] = []
+    incomplete: list[str] = []
     problems: list[Problem] = []
     by_line: dict[int, list[str]] = {}
     for name, numbers in read.items():
         if not np.isnan(numbers.values.to_numpy()).any():
             continue
         missing = text.index[text[name].isna()]
-        if len(missing) + len(numbers.faults) > MOST_ROWS:
+        count = len(missing) + len(numbers.faults)
+        if count > MOST_ROWS:
             bad.append(name)
             if not numbers.faults:
-                lacking.append(f"'{name}' ({len(missing)} of {len(text)})")
+                incomplete.append(f"'{name}' ({len(missing)} of {len(text)})")
                 continue
-            line, sentence = next(iter(numbers.faults.items()))
-            others = len(missing) + len(numbers.faults) - 1
-            problems.append(
-                Problem(
-                    f"{table.name}, line {line}",
-                    f"feature '{name}': {sentence}, and {others} more values are faulty or "
-                    f"missing; {_mend([name])}",
-                )
-            )
+            line, fault = next(iter(numbers.faults.items()))
+            others = f"{count - 1} more values are faulty or missing; {_correction([name])}"
+            sentence = f"feature '{name}': {fault}, and {others}"
+            problems.append(Problem(f"{rows.file}, line {line}", sentence))
             continue
         for line in missing:
             by_line.setdefault(line, []).append(f"'{name}' is missing")
-        for line, sentence in numbers.faults.items():
-            by_line.setdefault(line, []).append(f"'{name}': {sentence}")
-    if lacking:
+        for line, fault in numbers.faults.items():
+            by_line.setdefault(line, []).append(f"'{name}': {fault}")
+    if incomplete:
         names = [name for name in bad if not read[name].faults]
-        said = f"features with missing values: {some(lacking, 10)}; {_mend(names)}"
-        problems.append(Problem(table.name, said))
-    rows = {line: row for row, line in enumerate(text.index)}
-    for line, sentences in sorted(by_line.items()):
-        scan = table.scans[rows[line]]
-        place = " ".join(filter(None, (f"{table.name}, line {line}, {scan[0]}", scan[1])))
-        said = f"feature {some(sentences, 3)}; correct or fill it, or leave the column out"
-        problems.append(Problem(place, said, scan))
+        sentence = f"features with missing values: {some(incomplete, 10)}; {_correction(names)}"
+        problems.append(Problem(rows.file, sentence))
+    scans = dict(zip(text.index, rows.scans, strict=True))
+    for line, faults in sorted(by_line.items()):
+        place = f"{rows.file}, line {line}, {full_name(scans[line])}"
+        sentence = f"feature {some(faults, 3)}; correct or fill it, or leave the column out"
+        problems.append(Problem(place, sentence, scans[line]))
     return bad, problems
 
 
-def _mend(names: Sequence[str]) -> str:
+def _correction(names: Sequence[str]) -> str:
     return f"fill them, or leave the column out by {_without(names)}"
 
 
@@ -293,25 +268,25 @@ def _without(names: Sequence[str]) -> str:
     return f"--features {quote(shown + (',...' if len(names) > 10 else ''))}"
 
 
-def _odd(features: pd.DataFrame, table: Table) -> list[Note]:
-    """Return warnings of features that may be no measures of a brain."""
+def _doubts(features: pd.DataFrame, rows: Rows) -> list[Note]:
+    """Return warnings about features that may not be measures of the brain."""
     doubts: dict[str, list[str]] = {kind: [] for kind in DOUBTS}
     doubted: list[str] = []
     first: dict[bytes, str] = {}
-    follows = _age_correlations(features, table.age)
+    with_age = _age_correlations(features, rows.age)
     for name in features:
         values = features[name].to_numpy()
         known = np.unique(values[np.isfinite(values)])
         words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
         named = {word.casefold().removeprefix("pt") for word in words}
-        called = named & NO_MEASURE or any(names_kind(name, k) for k in ("site", "age", "sex"))
+        other = named & NO_MEASURE or any(names_kind(name, k) for k in ("site", "age", "sex"))
         if len(known) < 2:
             doubts["constant"].append(name)
         elif len(known) <= FEW and (known % 1 == 0).all():
             doubts["few"].append(f"{name} ({some(f'{value:g}' for value in known)})")
             doubted.append(name)
-        elif called or follows.get(name, 0.0) >= FOLLOWS_AGE:
-            doubts["name" if called else "age"].append(name)
+        elif other or with_age.get(name, 0.0) >= FOLLOWS_AGE:
+            doubts["name" if other else "age"].append(name)
             doubted.append(name)
         if codes := outlying_codes(values):
             doubts["codes"].append(f"{name} ({some(f'{value:g}' for value in codes)})")
@@ -324,17 +299,18 @@ def _odd(features: pd.DataFrame, table: Table) -> list[Note]:
         if names
     ]
     if doubted:
-        notes.append(Note(f"leave out what is no measure of the brain by {_without(doubted)}"))
+        notes.append(Note(f"leave out what is not a measure of the brain by {_without(doubted)}"))
     return notes
 
 
 def _age_correlations(features: pd.DataFrame, age: NDArray) -> dict[str, float]:
-    rows = np.isfinite(age) & np.isfinite(features.to_numpy()).all(axis=1)
-    if rows.sum() < 10:
+    """Return the absolute correlation of each feature with age, over the complete rows."""
+    complete = np.isfinite(age) & np.isfinite(features.to_numpy()).all(axis=1)
+    if complete.sum() < 10:
         return {}
-    values = features.to_numpy()[rows]
+    values = features.to_numpy()[complete]
     values = values - values.mean(axis=0)
-    ages = age[rows] - age[rows].mean()
+    ages = age[complete] - age[complete].mean()
     scale = np.sqrt((values**2).sum(axis=0) * (ages**2).sum())
     found = np.abs(values.T @ ages) / np.where(scale > 0, scale, np.inf)
     return dict(zip(map(str, features), found.tolist(), strict=True))

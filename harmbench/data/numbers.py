@@ -11,14 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 Commas = Literal["decimal", "thousands", ""]
-"""What a comma between digits means in a file; ``""`` where the file does not show it."""
-
+"""Meaning of a comma between digits in a file; ``""`` if it is not known."""
 UNITS = frozenset(
     "mm cm m mm2 mm3 mm^2 mm^3 mm² mm³ cm2 cm3 cm^2 cm^3 cm² cm³ µm um ml l cc g kg mg ms s hz "
     "% ‰ °".split()
 )
 ERRORS = re.compile(r"#\s?[A-Z0-9/]+[!?]?|Err:\d+", re.IGNORECASE)
-"""What formulas of spreadsheets leave behind: #DIV/0!, #N/A, #VALUE!, #REF!, Err:502."""
+"""Errors of spreadsheet formulas: #DIV/0!, #N/A, #VALUE!, #REF!, Err:502."""
 BOUND = re.compile(r"[<>≤≥~≈±]=?\s*[\d.,]*\d.*")
 EXPONENT = r"([eE][+-]?\d+)?"
 GROUP = r"[1-9]\d{0,2}"
@@ -33,14 +32,14 @@ class Numbers(NamedTuple):
     Attributes
     ----------
     values : Series of float
-        NaN where a value is missing or faulty.
+        NaN if a value is missing or faulty.
     faults : dict of int to str
-        What is wrong with a value, by row label.
+        Description of each faulty value, by row label.
     how : str
-        What had to be done to read the numbers, such as ``"decimal commas"``; mostly ``""``.
+        How the numbers were read, such as ``"decimal commas"``; ``""`` for plain numbers.
     numeric : bool
-        Whether the column is meant as numbers: at least half of its values, errors of formulas
-        apart, are numbers or bounds such as ``<0.01``.
+        Whether the column contains numbers: at least half of its values, not counting errors of
+        formulas, are numbers or bounds such as ``<0.01``.
     """
 
     values: pd.Series
@@ -50,18 +49,19 @@ class Numbers(NamedTuple):
 
 
 def read_numbers(text: pd.Series, commas: Commas = "") -> Numbers:
-    """Read a column of numbers; a notation is accepted where all its values agree with it.
+    """Read a column of numbers. All values must use the same notation.
 
     Parameters
     ----------
     text : Series of str
-        NaN where missing.
+        NaN if missing.
     commas : {"decimal", "thousands", ""}
-        What a comma means in the other columns of the file, for columns of values such as
-        ``1,234`` that may be either.
+        Meaning of commas in the other columns of the file, for ambiguous values such as ``1,234``.
     """
     values = plain_numbers(text)
-    ambiguous = values is not None and commas == "decimal" and _thousands_by_points(text)
+    points = [cell for cell in text.dropna() if "." in cell] if commas == "decimal" else []
+    ambiguous = bool(points) and all(map(POINTS_OF_THOUSANDS.fullmatch, points))
+    ambiguous = ambiguous and values is not None
     if values is not None and not ambiguous:
         infinite = values.index[np.isinf(values.to_numpy())]
         faults = {row: f"'{text[row]}' is infinite" for row in infinite}
@@ -71,7 +71,7 @@ def read_numbers(text: pd.Series, commas: Commas = "") -> Numbers:
     bare = bare[[row not in faults for row in bare.index]]
     meaning = "" if ambiguous else commas_of(bare)
     pattern = DECIMAL_COMMA if (meaning or commas) == "decimal" else DECIMAL_POINT
-    if not meaning and not ambiguous and all(pattern.fullmatch(c) for c in bare if _either(c)):
+    if not meaning and not ambiguous and all(pattern.fullmatch(c) for c in bare if _is_number(c)):
         meaning = commas
     pattern = DECIMAL_COMMA if meaning == "decimal" else DECIMAL_POINT
     how = [f"without the unit '{unit}'"] if unit else []
@@ -80,7 +80,7 @@ def read_numbers(text: pd.Series, commas: Commas = "") -> Numbers:
         if pattern.fullmatch(cell) and re.search(r"\d", cell) and (meaning or "," not in cell):
             numbers[row] = _number(cell, meaning) if not ambiguous else np.nan
         if not np.isfinite(numbers.get(row, np.nan)):
-            faults[row] = _fault(text[row], cell, unit, meaning)
+            faults[row] = _fault(text[row], cell, meaning)
     read = [bare[row] for row in numbers]
     if meaning == "decimal" and any("," in cell for cell in read):
         how.append("decimal commas")
@@ -89,17 +89,18 @@ def read_numbers(text: pd.Series, commas: Commas = "") -> Numbers:
         how.append("separators of thousands")
     errors = sum(ERRORS.fullmatch(str(given[row])) is not None for row in faults)
     bounds = sum(BOUND.fullmatch(str(given[row])) is not None for row in faults)
-    alike = sum(1 for cell in bare if _either(cell)) + bounds
+    alike = sum(1 for cell in bare if _is_number(cell)) + bounds
     numeric = 2 * alike >= len(given) - errors and len(given) > 0
     clean = pd.Series(numbers, dtype=float).replace([np.inf, -np.inf], np.nan)
-    return Numbers(_whole(clean, text), dict(sorted(faults.items())), ", ".join(how), numeric)
+    values = clean.reindex(text.index).astype(float)
+    return Numbers(values, dict(sorted(faults.items())), ", ".join(how), numeric)
 
 
 def outlying_codes(values: NDArray[np.float64]) -> list[float]:
-    """Return extreme values that several rows share, as codes of missing values such as -99.
+    """Return extreme values of several rows that may be codes of missing values, such as -99.
 
-    They are at least 6 robust standard deviations from the median, and no other value is beyond
-    three quarters of that way.
+    Such a value is more than 6 robust standard deviations from the median, and no other value
+    reaches three quarters of that distance.
     """
     known = values[np.isfinite(values)]
     if known.size < 10:
@@ -108,38 +109,32 @@ def outlying_codes(values: NDArray[np.float64]) -> list[float]:
     spread = 1.4826 * float(np.median(np.abs(known - middle)))
     found = []
     for end in (known.min(), known.max()):
-        way = abs(end - middle)
-        beyond = known[np.sign(known - middle) == np.sign(end - middle)]
-        alone = (np.abs(beyond[beyond != end] - middle) < 0.75 * way).all()
-        if spread > 0 and way > 6 * spread and (known == end).sum() > 1 and alone:
+        distance = abs(end - middle)
+        same_side = known[np.sign(known - middle) == np.sign(end - middle)]
+        alone = (np.abs(same_side[same_side != end] - middle) < 0.75 * distance).all()
+        if spread > 0 and distance > 6 * spread and (known == end).sum() > 1 and alone:
             found.append(float(end))
     return found
 
 
 def commas_of(text: pd.Series) -> Commas:
-    """Return what commas mean in a column; ``""`` where it has none or they may mean either."""
-    cells = [cell for cell in text.dropna() if _either(cell)]
+    """Return the meaning of commas in a column; ``""`` if there are none or it is ambiguous."""
+    cells = [cell for cell in text.dropna() if _is_number(cell)]
     decimal = [DECIMAL_COMMA.fullmatch(cell) is not None for cell in cells]
     point = [DECIMAL_POINT.fullmatch(cell) is not None for cell in cells]
     if sum(decimal) > sum(point):
         return "decimal"
-    sure = zip(cells, decimal, point, strict=True)
-    return "thousands" if any("," in c and p and not d for c, d, p in sure) else ""
+    rows = zip(cells, decimal, point, strict=True)
+    return "thousands" if any("," in c and p and not d for c, d, p in rows) else ""
 
 
-def _either(cell: str) -> bool:
+def _is_number(cell: str) -> bool:
     found = DECIMAL_COMMA.fullmatch(cell) or DECIMAL_POINT.fullmatch(cell)
     return found is not None and any(char.isdigit() for char in cell)
 
 
-def _thousands_by_points(text: pd.Series) -> bool:
-    """Whether all points of a column may separate thousands, as in 1.234."""
-    points = [cell for cell in text.dropna() if "." in cell]
-    return bool(points) and all(map(POINTS_OF_THOUSANDS.fullmatch, points))
-
-
 def plain_numbers(text: pd.Series) -> pd.Series | None:
-    """Return numbers with decimal points, None where one value is written in another way."""
+    """Return numbers with decimal points, or None if a value has another notation."""
     cells = text.to_numpy(dtype=object)
     try:
         values = cells.astype(float)
@@ -150,12 +145,8 @@ def plain_numbers(text: pd.Series) -> pd.Series | None:
 
 
 def _typed(cell: str) -> str:
-    """Return text with the minus and the space of the keyboard for those of word processors."""
+    """Replace the minus signs and spaces of word processors by those of the keyboard."""
     return re.sub("[\u00a0\u2007\u2009\u202f]", " ", cell.replace("\u2212", "-"))
-
-
-def _whole(values: pd.Series, text: pd.Series) -> pd.Series:
-    return values.reindex(text.index).astype(float)
 
 
 def _number(cell: str, commas: Commas) -> float:
@@ -165,7 +156,7 @@ def _number(cell: str, commas: Commas) -> float:
 
 
 def _without_unit(given: pd.Series) -> tuple[pd.Series, str, dict[int, str]]:
-    """Return the values without their unit, the unit, and what is wrong with other ones."""
+    """Return the values without their unit, the unit, and the faults of values with another one."""
     split = [re.fullmatch(r"(.*\d)\s*([^\d\s.,]\S*)", cell) for cell in given]
     units = [m[2] if m and m[2].casefold() in UNITS else "" for m in split]
     bare = pd.Series(
@@ -173,27 +164,27 @@ def _without_unit(given: pd.Series) -> tuple[pd.Series, str, dict[int, str]]:
         given.index,
         dtype=object,
     )
-    usual = Counter(unit for unit, cell in zip(units, bare, strict=True) if _either(cell))
+    usual = Counter(unit for unit, cell in zip(units, bare, strict=True) if _is_number(cell))
     unit = usual.most_common(1)[0][0] if usual else ""
-    said = f"the unit '{unit}'" if unit else "no unit"
+    expected = f"the unit '{unit}'" if unit else "no unit"
     faults = {
-        row: f"'{given[row]}' stands among values with {said}"
-        for row, mine in zip(given.index, units, strict=True)
-        if mine != unit and _either(bare[row])
+        row: f"'{given[row]}' is among values with {expected}"
+        for row, own in zip(given.index, units, strict=True)
+        if own != unit and _is_number(bare[row])
     }
     return bare, unit, faults
 
 
-def _fault(cell: str, bare: str, unit: str, meaning: Commas) -> str:
+def _fault(cell: str, bare: str, meaning: Commas) -> str:
     if ERRORS.fullmatch(cell):
-        return f"'{cell}' is the error of a spreadsheet's formula"
+        return f"'{cell}' is the error of a spreadsheet formula"
     if BOUND.fullmatch(cell):
         return f"'{cell}' is a bound, not a number"
     if not meaning and DECIMAL_COMMA.fullmatch(bare) and DECIMAL_POINT.fullmatch(bare):
         return (
-            f"'{cell}' may be a decimal or a number with a separator of thousands; write decimal "
+            f"'{cell}' may be a decimal or a number with a thousands separator; write decimal "
             "points and no separators"
         )
-    if _either(bare):
-        return f"'{cell}' is written in another way than the other values"
+    if _is_number(bare):
+        return f"'{cell}' has another notation than the other values"
     return f"'{cell}' is not a number"

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, piece by piece, so that all of it can be said at once."""
+"""Problems of a data set, collected so that all of them can be reported at once."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from harmbench.errors import HarmbenchError
 
 ScanName = tuple[str, str]
-"""A participant and a session (``""`` where there is none)."""
+"""A participant and a session (``""`` if there is none)."""
 MOST_SHOWN = 20
-"""Problems that one error lists; `harmbench check` lists all."""
+"""Largest number of problems in one error; `harmbench check` lists all."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, where it is, and what would have to be left out.
+    """One problem, its place, and the scan that it concerns.
 
     Attributes
     ----------
     place : str
-        The file, relative to the data's folder, and the row where there is one.
+        The file, relative to the folder of the data, and the row if there is one.
     sentence : str
-        What is wrong and how it is mended.
+        What is wrong and how to correct it.
     scan : tuple of (str, str) or None
-        The participant and session that can be left out instead; None where the data as a whole
-        cannot be used as they are.
+        Participant and session that can be left out instead; None if the data as a whole cannot
+        be used.
     """
 
     place: str
@@ -38,18 +38,9 @@ class Problem:
 
 
 def refuse(problems: Sequence[Problem], more: str = "") -> None:
-    """Raise one error that says all of these problems; nothing where there is none.
+    """Raise one HarmbenchError that lists all problems, if there are any.
 
-    Parameters
-    ----------
-    problems : sequence of Problem
-    more : str
-        What else the user should know, as a last line.
-
-    Raises
-    ------
-    HarmbenchError
-        In the words of `harmbench check`.
+    `more` is further information for the user, shown as the last line.
     """
     if not problems:
         return
@@ -67,33 +58,27 @@ def refuse(problems: Sequence[Problem], more: str = "") -> None:
 
 
 def shared(problems: list[Problem], scans: int) -> list[Problem]:
-    """Return one problem instead of many where all scans have the same one.
-
-    Parameters
-    ----------
-    problems : list of Problem
-        Each of one scan.
-    scans : int
-        How many were looked at.
-    """
-
-    def kind(problem: Problem) -> str:
-        # Names of files stand in the sentence; without them it is the same for all.
-        return re.sub(r"\S*sub-\S+", "...", problem.sentence)
-
-    if scans < 2 or len(problems) < scans or len({kind(problem) for problem in problems}) > 1:
+    """Return one problem instead of many if all of the scans have the same one."""
+    # Sentences differ only by the names of files in them.
+    kinds = {re.sub(r"\S*sub-\S+", "...", problem.sentence) for problem in problems}
+    if scans < 2 or len(problems) < scans or len(kinds) > 1:
         return problems
     first = problems[0]
     return [Problem(first.place, f"all {scans} images have this problem: {first.sentence}")]
 
 
 def printable(text: str) -> str:
-    """Return text without control characters, which names in files may hold."""
+    """Replace control characters, which may occur in names in files."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def some(names: Iterable[str], most: int = 5) -> str:
-    """Return the first few names, and how many more there are."""
+    """Return the first few names, and the number of the others."""
     listed = list(names)
     shown = ", ".join(listed[:most])
     return shown if len(listed) <= most else f"{shown} and {len(listed) - most} more"
+
+
+def full_name(scan: ScanName) -> str:
+    """Return participant and session as one text."""
+    return " ".join(filter(None, scan))

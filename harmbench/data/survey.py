@@ -1,33 +1,35 @@
-"""All that can be said of a data set in one pass: what is usable, and what is wrong."""
+"""Read a data set as far as possible: what is usable, and all problems."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from harmbench.contracts.cohort import Cohort
-from harmbench.contracts.dataset import Note
-from harmbench.data import participants
+from harmbench.contracts.dataset import Dataset, Note
 from harmbench.data.bids_images import ImageFacts
+from harmbench.data.covariates import Columns
 from harmbench.data.problems import Problem, ScanName, refuse
+from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
 
 class Survey(NamedTuple):
-    """All that can be said of a data set in one pass.
+    """The content and the problems of a data set.
 
     Attributes
     ----------
     cohort : Cohort or None
-        The usable scans; None where there is none.
+        The usable scans; None if there are none.
     facts : list of (ScanName, ImageFacts)
-        What each image file holds that could be read and used.
+        Content of each image file that is used.
     problems : list of Problem
-        Everything that is wrong.
     notes : list of Note
-        What was read, what was set aside, and what else is worth knowing.
+        What was read, what was set aside, and other information.
     """
 
     cohort: Cohort | None
@@ -36,37 +38,67 @@ class Survey(NamedTuple):
     notes: list[Note]
 
 
-@runtime_checkable
-class Surveyed(Protocol):
-    """A data set that tells all of its problems at once."""
+class FileDataset(Dataset):
+    """Base class of data sets in files, which report all of their problems at once."""
 
+    def __init__(
+        self,
+        path: str | Path,
+        site_column: str = "site",
+        age_column: str = "age",
+        sex_column: str = "sex",
+        sex_codes: str = "",
+        age_unit: str = "",
+        skip_bad: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.columns = Columns(site_column, age_column, sex_column, sex_codes, age_unit)
+        self.skip_bad = skip_bad
+
+    @abstractmethod
     def survey(self, progress: Progress | None = None) -> Survey:
-        """Read everything that can be read, and gather all that is wrong."""
-        ...
+        """Read everything that can be read, and collect all problems."""
+
+    def load(self, progress: Progress | None = None) -> Cohort:
+        """Return the usable scans, in the order of the file.
+
+        With `skip_bad`, scans with problems are left out, and become notes.
+
+        Raises
+        ------
+        HarmbenchError
+            If there are problems; it lists all of them.
+        """
+        survey = self.survey(progress)
+        whole = [problem for problem in survey.problems if problem.scan is None]
+        refuse(whole if self.skip_bad else survey.problems)
+        assert survey.cohort is not None, "an empty data set has a problem without a scan"
+        bad = [problem for problem in survey.problems if problem.scan is not None]
+        self.notes = [*survey.notes, *(Note(str(problem), "set_aside") for problem in bad)]
+        return survey.cohort
 
 
-def accepted(survey: Survey, skip_bad: bool) -> tuple[Cohort, list[Note]]:
-    """Return the usable scans and all notes, where a run may use them.
-
-    Parameters
-    ----------
-    survey : Survey
-    skip_bad : bool
-        Whether scans with problems are left out, with notes, instead of refused.
-
-    Raises
-    ------
-    HarmbenchError
-        With all problems that are in the way.
-    """
-    bad = [problem for problem in survey.problems if problem.scan is not None]
-    refuse([p for p in survey.problems if p.scan is None] if skip_bad else survey.problems)
-    assert survey.cohort is not None, "nothing usable is a problem of the whole"
-    return survey.cohort, survey.notes + [Note(str(problem), "set_aside") for problem in bad]
+def make_survey(dataset: Dataset, progress: Progress | None = None) -> Survey:
+    """Return the survey of any data set; one that does not read files reports its first problem."""
+    if isinstance(dataset, FileDataset):
+        return dataset.survey(progress)
+    try:
+        cohort = dataset.load(progress)
+    except HarmbenchError as error:
+        return Survey(None, [], [Problem(dataset.info.label, str(error))], [])
+    return Survey(cohort, [], [], list(dataset.notes))
 
 
 def too_few_sites(place: str, table: pd.DataFrame, problems: Sequence[Problem]) -> list[Problem]:
-    """Return a problem where the table has one site only."""
-    sentence = participants.single_site(table["site"])
+    """Return a problem if the table has only one site."""
+    names = sorted(set(table["site"]))
+    if len(names) > 1:
+        return []
     without = "without the scans named above, " if problems else ""
-    return [Problem(place, without + sentence)] if sentence else []
+    return [
+        Problem(
+            place,
+            f"{without}all scans come from one site ({', '.join(names) or 'none'}); harmonization "
+            "needs two or more: check the site column",
+        )
+    ]

@@ -1,4 +1,4 @@
-"""Tables as files: encodings, separators and line ends of any origin become text in columns."""
+"""Read tables with any common encoding, separator and line ending as columns of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,7 @@ MISSING = frozenset(
 )
 MOST_BYTES = 2**30
 MOST_COLUMNS = 2**17
-"""Of any table, one of features included; each of its cells becomes a text of some 60 bytes."""
-
+"""Limit for all tables, also tables of features; a cell takes about 60 bytes of memory."""
 SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "vertical bar"}
 MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -33,40 +32,34 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""Byte-order marks and their encodings; the longer ones first, which begin like the shorter."""
+"""Byte-order marks and encodings; longer marks first, since they begin like the shorter ones."""
+INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060 \xa0"
+"""Zero-width characters and spaces, which often surround text copied from web pages."""
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """First bytes of .xlsx and .ods, and of .xls."""
-
-
-class Lines(NamedTuple):
-    """The stripped fields of every line that is not blank, with its number in the file."""
-
-    separator: str
-    header: list[str]
-    rows: list[tuple[int, list[str]]]
 
 
 def read_table(path: Path, site: str = "") -> pd.DataFrame:
     """Read a table as stripped text, missing values as NaN; the index is the line in the file.
 
-    The encoding is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. The columns are separated by
-    tabs, commas, semicolons or vertical bars, whichever the header has most of (tabs first), or
-    as a first line ``sep=;`` says. Fields may be quoted. Blank lines, and empty columns without a
-    name, are ignored.
+    The encoding is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. The separator is the tab,
+    comma, semicolon or vertical bar that occurs most in the header (tabs first), or the one given
+    by a first line ``sep=;``. Fields may be quoted. Blank lines, and empty columns without a name,
+    are ignored.
 
     Parameters
     ----------
     path : Path
     site : str
-        Column in which ``NA`` is a name, as of Naples, unless another column holds it too.
+        Column in which ``NA`` is a name (as for Naples), unless another column holds it too.
 
     Raises
     ------
     HarmbenchError
-        Where it is no such text, its lines differ in length, two columns have one name, or there
-        are no rows.
+        If it is not such a text, its lines differ in length, two columns have the same name, or
+        there are no rows.
     """
-    _, header, rows = _lines(path.name, _decoded(path))
+    header, rows = _lines(path.name, _decoded(path))
     if not rows:
         raise HarmbenchError(f"{path.name} has no rows below its header")
     named = [
@@ -78,7 +71,7 @@ def read_table(path: Path, site: str = "") -> pd.DataFrame:
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise HarmbenchError(
-            f"{path.name} has two columns called {', '.join(twice)}; each needs a name of its own"
+            f"{path.name} has two columns called {', '.join(twice)}; names must be unique"
         )
     cells = [[fields[place] for place in named] for _, fields in rows]
     values = without_missing(cells, names.index(site) if site in names else -1)
@@ -86,7 +79,7 @@ def read_table(path: Path, site: str = "") -> pd.DataFrame:
 
 
 def without_missing(rows: Sequence[Sequence[str]], site: int = -1) -> list[list[Any]]:
-    """Return rows of text with NaN for what stands for a missing value.
+    """Replace the codes of missing values by NaN.
 
     ``NA`` in the column at `site` is a name, unless another column holds it too.
     """
@@ -102,10 +95,9 @@ def without_missing(rows: Sequence[Sequence[str]], site: int = -1) -> list[list[
 
 
 def plain(text: str) -> str:
-    """Return text in one Unicode form, without invisible signs, with plain spaces and dashes.
+    """Normalize the Unicode form, spaces and dashes of text, and remove invisible characters.
 
-    ``"Zu\u0308rich"`` becomes ``"Zürich"``, full-width digits plain ones, and every kind of space
-    and dash the one of the keyboard. Spaces around the text are removed.
+    For example, ``"Zu\u0308rich"`` becomes ``"Zürich"``. Spaces around the text are removed.
     """
     if text.isascii():
         return text.strip()
@@ -117,19 +109,16 @@ def plain(text: str) -> str:
     return "".join(kept).strip()
 
 
-def _lines(name: str, text: str) -> Lines:
-    """Split text into lines of fields.
+def _lines(name: str, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header, and the fields of each other line with its number in the file.
 
-    Raises
-    ------
-    HarmbenchError
-        For a line with more or fewer fields than the first, whose values may be in the wrong
-        columns, and for a quote that is not closed.
+    A line with more or fewer fields than the header is an error: its values may be in the wrong
+    columns.
     """
-    said = re.match(r'\s*"?sep=(.)"?[^\S\n]*(?=\n|$)', text)
-    skipped = text.count("\n", 0, said.end()) + 1 if said else 0
-    body = text[said.end() + 1 :] if said else text
-    separator = said[1] if said else _separator(body)
+    given = re.match(r'\s*"?sep=(.)"?[^\S\n]*(?=\n|$)', text)
+    skipped = text.count("\n", 0, given.end()) + 1 if given else 0
+    body = text[given.end() + 1 :] if given else text
+    separator = given[1] if given else _separator(body)
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator, strict=True)
     lines: list[tuple[int, list[str]]] = []
     try:
@@ -139,8 +128,8 @@ def _lines(name: str, text: str) -> Lines:
                 lines.append((reader.line_num + skipped, fields))
     except csv.Error as error:
         raise HarmbenchError(
-            f"{name}, line {reader.line_num + skipped} is not a line of a table ({error}); mend "
-            "its quotes"
+            f"{name}, line {reader.line_num + skipped} is not a line of a table ({error}); "
+            "correct its quotes"
         ) from error
     if not lines:
         raise HarmbenchError(f"{name} is empty; it must have a header and a row for each scan")
@@ -162,19 +151,15 @@ def _lines(name: str, text: str) -> Lines:
             fields.pop()
         if not least <= len(fields) <= width:
             raise HarmbenchError(
-                f"{name}, line {line} has {len(fields)} fields, the header {width}; mend the line, "
-                f"or put quotes around what holds a {SEPARATORS.get(separator, separator)}"
+                f"{name}, line {line} has {len(fields)} fields, the header {width}; correct the "
+                f"line, or quote fields with a {SEPARATORS.get(separator, separator)}"
             )
         fields += [""] * (width - len(fields))
-    return Lines(separator, header, rows)
-
-
-INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060 \xa0"
-"""Signs without width, and spaces, that stand around what was copied from web pages."""
+    return header, rows
 
 
 def _separator(text: str) -> str:
-    """Return the separator that splits the header into most fields, tabs first."""
+    """Return the separator that occurs most in the header; tabs have priority."""
     header = re.sub('"[^"]*"', "", text.lstrip("\n").split("\n", 1)[0])
     if "\t" in header:
         return "\t"
@@ -200,7 +185,7 @@ def _decoded(path: Path) -> str:
         raise HarmbenchError(f"{path.name} {_other_encoding(content, encoding, error)}") from error
     if "\0" in text:
         raise HarmbenchError(
-            f"{path.name} holds zero bytes: it is UTF-16 without a byte-order mark, or no text; "
+            f"{path.name} holds zero bytes: it is UTF-16 without a byte-order mark, or not text; "
             "save it again as UTF-8"
         )
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff").rstrip("\x1a")
@@ -210,7 +195,7 @@ def _decoded(path: Path) -> str:
 
 
 def _other_encoding(content: bytes, encoding: str, error: UnicodeDecodeError) -> str:
-    """Say which encoding the bytes seem to have, with the line that shows it."""
+    """Describe the probable encoding, with the line that shows it."""
     if encoding != "utf-8":
         return f"begins as {encoding.upper()} text but is cut short or damaged; save it as UTF-8"
     again = "save it again as UTF-8 (in Excel: CSV UTF-8)"
@@ -237,9 +222,9 @@ SECOND_HEADER = (
 
 
 def second_header(table: pd.DataFrame) -> str:
-    """Say why the first row looks like a second header; ``""`` where it does not.
+    """Return why the first row looks like a second header; ``""`` if it does not.
 
-    It does where a cell repeats its column's name, or most columns of numbers begin with text.
+    It does if a cell repeats its column's name, or most columns of numbers begin with text.
     """
     first = {name: cell for name, cell in table.iloc[0].items() if isinstance(cell, str)}
     for name, cell in first.items():
@@ -248,7 +233,7 @@ def second_header(table: pd.DataFrame) -> str:
     words = {name: cell for name, cell in first.items() if np.isnan(number(cell))}
     above = {name: cell for name, cell in words.items() if _are_numbers(table[name].iloc[1:])}
     for name, cell in above.items() if len(above) > len(first) - len(words) else ():
-        return f"'{cell}' stands in the column of numbers '{name}'"
+        return f"'{cell}' is in the column of numbers '{name}'"
     return ""
 
 
@@ -258,7 +243,7 @@ def _are_numbers(column: pd.Series) -> bool:
 
 
 def number(text: object) -> float:
-    """Return the nearest float, NaN for no number (`pandas.to_numeric` is off in the last bit)."""
+    """Return the nearest float, else NaN (`pandas.to_numeric` differs in the last bit)."""
     plain_text = str(text).removesuffix("+").removeprefix(">").strip()
     if "_" in plain_text:  # Python reads 3_4 as 34
         return np.nan

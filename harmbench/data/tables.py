@@ -1,4 +1,4 @@
-"""Features from one table, such as regional volumes: a row a scan, a numeric column a feature."""
+"""Features from one table, such as regional volumes: one row per scan, one column per feature."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.contracts.cohort import Cohort
-from harmbench.contracts.dataset import Dataset, DatasetInfo, Note
-from harmbench.data.covariates import Columns, clean, missing_notes, no_names
-from harmbench.data.feature_columns import Table, read_columns
+from harmbench.contracts.dataset import DatasetInfo, Note
+from harmbench.data.covariates import clean, missing_notes, no_names
+from harmbench.data.feature_columns import Rows, read_columns
 from harmbench.data.problems import Problem
 from harmbench.data.spellings import identifiers
-from harmbench.data.survey import Survey, accepted, too_few_sites
+from harmbench.data.survey import FileDataset, Survey, too_few_sites
 from harmbench.data.table_files import SECOND_HEADER, read_table, second_header
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
 VERSION = 2
-NAMES = ("participant_id", "session_id", "slice", "site", "age", "sex")
+"""Version of the table reader; part of the fingerprint."""
+KEYS = ["participant_id", "session_id", "slice", "site", "age", "sex"]
 
 
-class TableDataset(Dataset):
+class TableDataset(FileDataset):
     """A table of features: ``participant_id``, ``site``, ``age``, ``sex``, and numeric columns.
 
-    Every other column of numbers is a feature, but for those that plainly tell the site; the data
-    sheet names them. The other columns are kept as they are. A ``session_id`` tells scans of one
-    participant apart; a column ``slice`` is left out, a table of features has none. Each feature is
-    brought to mean 0 and standard deviation 1 over the whole table, whatever its unit, so that
-    distances do not depend on the largest one; no label has a part in that.
+    Every other numeric column is a feature, unless it identifies the site; the data sheet names
+    such columns. Other columns are kept unchanged. ``session_id`` distinguishes scans of one
+    participant; a column ``slice`` is left out. Each feature is standardized over the whole table,
+    so that distances do not depend on units; labels are not used.
 
     Parameters
     ----------
     path : str or Path
         A .tsv or .csv file with a header line.
     site_column, age_column, sex_column : str
-        What these columns are called; ``""`` leaves age or sex out.
+        Names of these columns; ``""`` leaves age or sex out.
     sex_codes : str
-        What numbers in the column of the sex stand for, such as ``"1=M,2=F"``.
+        Meaning of numbers in the sex column, such as ``"1=M,2=F"``.
     age_unit : {"", "years", "months", "weeks", "days"}
-        Unit of the age column; ``""`` for what its name says, or else years.
+        Unit of the age column; ``""`` for the unit in its name, else years.
     skip_bad : bool
-        Whether rows with problems are left out, with notes, instead of refused.
+        Whether to leave out rows with problems, with notes, instead of refusing them.
     features : str
-        Patterns of the columns that are features, such as ``"lh_*,rh_*"``; one that begins with
-        ``!`` excludes columns.
+        Patterns of the feature columns, such as ``"lh_*,rh_*"``; ``!`` before a pattern excludes
+        columns.
 
     Raises
     ------
     HarmbenchError
-        By `load` and `fingerprint`, naming the columns and the lines, all of them at once.
+        By `load` and `fingerprint`; it lists all problems with their columns and lines.
     """
 
     def __init__(
@@ -70,9 +70,7 @@ class TableDataset(Dataset):
         skip_bad: bool = False,
         features: str = "",
     ) -> None:
-        self.path = Path(path)
-        self.columns = Columns(site_column, age_column, sex_column, sex_codes, age_unit)
-        self.skip_bad = skip_bad
+        super().__init__(path, site_column, age_column, sex_column, sex_codes, age_unit, skip_bad)
         self.features = features
 
     @property
@@ -82,83 +80,69 @@ class TableDataset(Dataset):
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # a property that is computed once
-        """Hash of the file's bytes and of all that decides how they are read."""
+        """Hash of the file's bytes and of everything that determines how they are read."""
         self._require_file()
         content = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        said = (VERSION, asdict(self.columns), self.skip_bad, self.features, content)
-        return hashlib.sha256(f"table {said}".encode()).hexdigest()
+        settings = (VERSION, asdict(self.columns), self.skip_bad, self.features, content)
+        return hashlib.sha256(f"table {settings}".encode()).hexdigest()
 
     def _require_file(self) -> None:
         if not os.path.isfile(self.path):
             raise HarmbenchError(f"there is no file {self.path}")
 
-    def load(self, progress: Progress | None = None) -> Cohort:
-        """Read the table; rows keep its order, features that of the columns."""
-        cohort, self.notes = accepted(self.survey(progress), self.skip_bad)
-        return cohort
-
     def survey(self, progress: Progress | None = None) -> Survey:
-        """Read everything that can be read, and gather all that is wrong."""
+        """Read everything that can be read, and collect all problems."""
         self._require_file()
         try:
             return self._survey()
         except HarmbenchError as error:
-            # The place says the file's name already.
-            said = re.sub(rf"^{re.escape(self.path.name)}(, )?", "", str(error))
-            said = f"it{said}" if said.startswith(" ") else said
-            return Survey(None, [], [Problem(self.path.name, said)], [])
+            # The place already contains the name of the file.
+            sentence = re.sub(rf"^{re.escape(self.path.name)}(, )?", "", str(error))
+            sentence = f"it{sentence}" if sentence.startswith(" ") else sentence
+            return Survey(None, [], [Problem(self.path.name, sentence)], [])
 
     def _survey(self) -> Survey:
         text = read_table(self.path, self.columns.site)
         if reason := second_header(text):
             raise HarmbenchError(SECOND_HEADER.format(line=text.index[0], reason=reason))
-        stated = {self.columns.site, self.columns.age, self.columns.sex, *NAMES}
-        of_scans = [name for name in text if name in stated]
-        others = text[[name for name in text if name not in stated]]
-        named, notes = self._named(text)
+        if "participant_id" not in text:
+            raise HarmbenchError(no_names(text))
+        known = {self.columns.site, self.columns.age, self.columns.sex, *KEYS}
+        of_scans = [name for name in text if name in known]
+        others = text[[name for name in text if name not in known]]
+        nothing = pd.Series(np.nan, text.index, dtype=object)
+        names = identifiers(text["participant_id"], text.get("session_id", nothing), "line")
+        named = text.assign(participant_id=names.people, session_id=names.sessions, slice=0)
         sources = [dict.fromkeys(of_scans, f"{self.path.name}, line {line}") for line in text.index]
-        known = clean(named, sources, self.columns, (), self.path.name)
-        table = known.table
+        table, problems, notes = clean(named, sources, self.columns, (), self.path.name)
         scans = list(zip(table["participant_id"], table["session_id"], strict=True))
-        of_rows = Table(
+        rows = Rows(
             self.path.name, scans, table["site"].to_numpy(str), table["age"].to_numpy(float)
         )
-        columns = read_columns(others, of_rows, self.features)
-        problems = [*known.problems, *columns.problems, *self._repeated(table, text.index)]
+        columns = read_columns(others, rows, self.features)
+        problems = [*problems, *columns.problems, *self._repeated(table, text.index)]
         bad = {problem.scan for problem in problems}
         good = np.array([scan not in bad for scan in scans])
         good &= columns.features.notna().all(axis=1).to_numpy()
-        keys = table[["participant_id", "session_id", "slice", "site", "age", "sex"]]
-        kept = pd.concat([keys, columns.rest.reset_index(drop=True)], axis=1)[good]
+        kept = pd.concat([table[KEYS], columns.rest.reset_index(drop=True)], axis=1)[good]
         if self.columns.site in text:
             problems += too_few_sites(self.path.name, kept, problems)
         if "slice" in text:
-            notes.append(Note("column slice: a table of features has no slices", "set_aside"))
-        notes += [*known.notes, *columns.notes, *missing_notes(kept)]
+            notes.insert(0, Note("column slice: a table of features has no slices", "set_aside"))
+        notes = [*map(Note, names.notes), *notes, *columns.notes, *missing_notes(kept)]
         if columns.features.empty or not good.any() or kept["site"].isna().any():
             return Survey(None, [], problems, notes)
         images = standardize(columns.features[good].to_numpy())
-        whole = np.ones(images.shape, bool)
-        cohort = Cohort(images, kept.reset_index(drop=True), whole, "table")
+        mask = np.ones(images.shape, bool)
+        cohort = Cohort(images, kept.reset_index(drop=True), mask, "table")
         return Survey(cohort, [], problems, notes)
-
-    def _named(self, text: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
-        """Return the table with its identifiers, each by one spelling."""
-        if "participant_id" not in text:
-            raise HarmbenchError(no_names(text))
-        nothing = pd.Series(np.nan, text.index, dtype=object)
-        people, sessions, said = identifiers(
-            text["participant_id"], text.get("session_id", nothing), "line"
-        )
-        named = text.assign(participant_id=people, session_id=sessions, slice=0)
-        return named, [Note(sentence) for sentence in said]
 
     def _repeated(self, table: pd.DataFrame, lines: pd.Index) -> list[Problem]:
         twice = table.duplicated(["participant_id", "site", "session_id"]).to_numpy()
         return [
             Problem(
                 f"{self.path.name}, line {line}",
-                f"it names the same scan of {person} as a line before it; tell them apart by a "
+                f"it names the same scan of {person} as a line before it; distinguish them by a "
                 "column session_id",
             )
             for line, person in zip(lines[twice], table["participant_id"][twice], strict=True)
@@ -166,14 +150,14 @@ class TableDataset(Dataset):
 
 
 def standardize(values: NDArray, reference: NDArray | None = None) -> NDArray[np.float32]:
-    """Return features with mean 0 and standard deviation 1; constant ones are 0.
+    """Return features with mean 0 and standard deviation 1; constant features are 0.
 
     Parameters
     ----------
     values : ndarray, shape (n, k)
         In any units.
     reference : ndarray, shape (m, k), or None
-        Values whose mean becomes 0 and whose standard deviation becomes 1; None for `values`.
+        Values that define mean and standard deviation; None for `values`.
     """
     reference = values if reference is None else reference
     mean, spread = reference.mean(axis=0), reference.std(axis=0)
