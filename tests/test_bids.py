@@ -447,7 +447,7 @@ def not_compressed(root: Path) -> None:
         (lambda root: save_scan(root, "sub-02", data=scan_data(1).astype(np.complex64)),
          "complex64, not real numbers"),
         (link_to_nothing, "a link to nothing.*datalad get"),
-        (a_pipe, "it is no file"),
+        (a_pipe, "it is not a file"),
         (not_compressed, "not compressed although"),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from harmbench.config import resolve
-from harmbench.data.participants import read_sexes
+from harmbench.data.spellings import read_sexes
 from harmbench.data.table_files import read_table
 from harmbench.errors import HarmbenchError
 from harmbench.study import read_study
@@ -81,7 +81,7 @@ def run_apart(code: str, *arguments: object, megabytes: int = 200) -> str:
 
 READ_SCAN = """
 from pathlib import Path
-from harmbench.data.bids_images import read_scan
+from harmbench.data.nifti import read_scan
 from harmbench.data.bids_layout import Scan
 from harmbench.data.preprocess import PreprocessConfig
 def load(file): read_scan(Scan("sub-1", "", Path(file), None), PreprocessConfig(16))

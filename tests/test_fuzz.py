@@ -30,8 +30,8 @@ from harmbench.config import build_dataset, resolve
 from harmbench.contracts.cohort import Cohort
 from harmbench.data.arrays import ArrayDataset
 from harmbench.data.bids import BIDSDataset
-from harmbench.data.bids_images import read_scan
 from harmbench.data.bids_layout import Scan
+from harmbench.data.nifti import read_scan
 from harmbench.data.preprocess import PreprocessConfig
 from harmbench.data.tables import TableDataset
 from harmbench.errors import HarmbenchError

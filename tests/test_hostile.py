@@ -207,7 +207,7 @@ def test_links_to_devices_and_in_circles_end(study: Path, target: str) -> None:
     file.symlink_to(target)
     dataset = BIDSDataset(study, 32, follow_links=True)
     assert len(dataset.fingerprint) == 64
-    with pytest.raises(HarmbenchError, match=r"no file|link to nothing"):
+    with pytest.raises(HarmbenchError, match=r"not a file|link to nothing"):
         dataset.load()
 
 

@@ -89,9 +89,11 @@ def test_names_that_a_spreadsheet_has_rounded_are_refused(tmp_path, kind, name):
 
 def test_participants_that_may_be_one_are_noted():
     people = pd.Series(["sub-01", "01", "1", "x"])
-    found = identifiers(people, pd.Series(np.nan, people.index, dtype=object), "line")
-    assert list(found.people) == list(people) and set(found.sessions) == {""}
-    assert found.notes[0].startswith("participants '01' and '1' and 'sub-01' differ in zeros")
+    names, sessions, notes = identifiers(
+        people, pd.Series(np.nan, people.index, dtype=object), "line"
+    )
+    assert list(names) == list(people) and set(sessions) == {""}
+    assert notes[0].startswith("participants '01' and '1' and 'sub-01' differ in zeros")
 
 
 @pytest.mark.parametrize("kind", ["bids", "csv", "npz"])

@@ -33,42 +33,20 @@ WITH_UNIT = re.compile(r"P?(\d+(?:[.,]\d+)?)\s*([a-z]+)\.?", re.IGNORECASE)
 RANGE = r"\d+\s*(-|\u2013|to)\s*\d+"
 
 
-class Unit(NamedTuple):
-    """The unit of a column of ages, and its source (``""`` for the default)."""
-
-    name: str
-    source: str
-
-
-YEARS = Unit("years", "")
-
-
 class Ages(NamedTuple):
-    """Ages of a column.
+    """Ages of a column in years, and how they were read."""
 
-    Attributes
-    ----------
-    values : Series of float
-        Years; NaN if missing or faulty.
-    faults : dict of int to str
-        Description of each faulty value, by row label.
-    column_fault : str
-        Description of a column whose values are not ages; ``""`` if there is no such fault.
-    how : str
-        How the numbers were read, such as ``"read as months (its name), 1.5 to 20 years"``.
-    doubt : str
-        Description of suspicious ages that are used; ``""`` if there are none.
-    """
-
-    values: pd.Series
-    faults: dict[int, str]
-    column_fault: str = ""
-    how: str = ""
-    doubt: str = ""
+    values: pd.Series  # NaN if missing or faulty
+    faults: dict[int, str]  # description of each faulty value, by row label
+    column_fault: str = ""  # description of a column whose values are not ages
+    how: str = ""  # such as "read as months (its name), 1.5 to 20 years"
+    doubt: str = ""  # description of suspicious ages that are used
 
 
-def unit_of(column: str, described: Sequence[Mapping[str, Any]] = (), given: str = "") -> Unit:
-    """Return the unit of a column: given by the user, stated by the data, or years.
+def unit_of(
+    column: str, described: Sequence[Mapping[str, Any]] = (), given: str = ""
+) -> tuple[str, str]:
+    """Return the unit of a column, and its source (``""`` for the default, years).
 
     Parameters
     ----------
@@ -87,7 +65,7 @@ def unit_of(column: str, described: Sequence[Mapping[str, Any]] = (), given: str
     if given:
         if given not in PER_YEAR:
             raise HarmbenchError(f"--age-unit '{given}' must be one of {', '.join(PER_YEAR)}")
-        return Unit(given, "--age-unit")
+        return given, "--age-unit"
     sources = {_unit_in_name(column): "its name"}
     sources |= {_unit_in_description(text): "its description in JSON" for text in described}
     sources.pop("", None)
@@ -95,7 +73,7 @@ def unit_of(column: str, described: Sequence[Mapping[str, Any]] = (), given: str
         contradiction = " and ".join(f"{source} says {unit}" for unit, source in sources.items())
         flags = " or ".join(f"--age-unit {unit}" for unit in sources)
         raise HarmbenchError(f"the unit of column '{column}': {contradiction}; choose by {flags}")
-    return next((Unit(unit, source) for unit, source in sources.items()), YEARS)
+    return next(iter(sources.items()), ("years", ""))
 
 
 def _unit_in_description(described: Mapping[str, Any]) -> str:
@@ -124,8 +102,11 @@ def _unit_in_name(column: str) -> str:
     return units.pop() if len(units) == 1 else ""
 
 
-def read_ages(text: pd.Series, unit: Unit = YEARS) -> Ages:
-    """Return ages in years from text; ``"89+"`` is 89, ``"18 months"`` 1.5, missing is NaN."""
+def read_ages(text: pd.Series, unit: str = "years", source: str = "") -> Ages:
+    """Return ages in years from text; ``"89+"`` is 89, ``"18 months"`` 1.5, missing is NaN.
+
+    `unit` and `source` are those of `unit_of`.
+    """
     raw = text.map(lambda cell: str(cell).removesuffix("+").lstrip(">≥= ").strip(), "ignore")
     with_unit: dict[Any, float] = {}
     for row, cell in raw.dropna().items():
@@ -135,7 +116,7 @@ def read_ages(text: pd.Series, unit: Unit = YEARS) -> Ages:
             with_unit[row] = float(found[1].replace(",", ".")) / per_year
     numbers = read_numbers(raw.astype(object).mask(raw.index.isin(with_unit)))
     in_units = numbers.values
-    years = in_units / PER_YEAR[unit.name]
+    years = in_units / PER_YEAR[unit]
     for row, age in with_unit.items():
         years[row] = age
     bad = (text.notna() & years.isna()) | (years < 0) | (years > OLDEST)
@@ -144,7 +125,7 @@ def read_ages(text: pd.Series, unit: Unit = YEARS) -> Ages:
     if column_fault:
         return Ages(pd.Series(np.nan, text.index, dtype=float), {}, column_fault)
     faults = {row: _fault(str(text[row]), unit) for row in text.index[bad]}
-    how = [f"read as {unit.name}" + (f" ({unit.source})" if unit.source else "")]
+    how = [f"read as {unit}" + (f" ({source})" if source else "")]
     how += [numbers.how] if numbers.how else []
     how += [f"{len(with_unit)} with a unit of their own"] if with_unit else []
     if values.notna().any():
@@ -165,24 +146,24 @@ def _doubt(ages: pd.Series) -> str:
     return f"age is {' and '.join(found)}; if that means a missing age, write n/a"
 
 
-def _fault(cell: str, unit: Unit) -> str:
+def _fault(cell: str, unit: str) -> str:
     if re.fullmatch(r"\d+,\d+", cell):
         hint = "; write a decimal point"
     elif re.fullmatch(RANGE, cell):
         hint = "; write the middle of the range"
     else:
         hint = ""
-    most = OLDEST * PER_YEAR[unit.name]
+    most = OLDEST * PER_YEAR[unit]
     return (
-        f"age '{cell}' is not a number of {unit.name} from 0 to {most:,.0f}{hint}; "
+        f"age '{cell}' is not a number of {unit} from 0 to {most:,.0f}{hint}; "
         "write n/a if it is missing"
     )
 
 
-def _column_fault(text: pd.Series, in_units: pd.Series, unit: Unit, bad: pd.Series) -> str:
+def _column_fault(text: pd.Series, in_units: pd.Series, unit: str, bad: pd.Series) -> str:
     """Describe a column of which many values are not ages, and say what they may be."""
     given = int(text.notna().sum())
-    above = in_units[in_units > OLDEST * PER_YEAR[unit.name]]
+    above = in_units[in_units > OLDEST * PER_YEAR[unit]]
     by_name = "name the column of the ages by --age-column"
     if above.nunique() > 1 and 10 * len(above) >= given:
         low, high = in_units.min(), in_units.max()
@@ -195,10 +176,10 @@ def _column_fault(text: pd.Series, in_units: pd.Series, unit: Unit, bad: pd.Seri
             return f"it holds {span}, which are not ages in any unit; {by_name}"
         per_year = PER_YEAR[like[0]]
         return (
-            f"it holds {span}, which cannot be {unit.name} but look like {like[0]} "
+            f"it holds {span}, which cannot be {unit} but look like {like[0]} "
             f"({low / per_year:.2g} to {high / per_year:.2g} years); give the unit by "
             f"--age-unit {like[0]} (or "
-            f"{', '.join(name for name in PER_YEAR if name not in (like[0], unit.name))})"
+            f"{', '.join(name for name in PER_YEAR if name not in (like[0], unit))})"
         )
     if given > 2 and 2 * bad.sum() > given:
         shown = ", ".join(f"'{cell}'" for cell in text[bad].drop_duplicates()[:3])

@@ -19,7 +19,6 @@ from harmbench.data.archive import read_npz
 from harmbench.data.covariates import Columns, clean
 from harmbench.data.preprocess import (
     VERSION,
-    Prepared,
     PreprocessConfig,
     check_values,
     foreground,
@@ -57,23 +56,7 @@ class ArrayDataset(FileDataset):
     Large images and masks of an uncompressed archive stay in the file, so a cohort may be larger
     than memory: write it with ``numpy.savez``, images as float32 in their final scale.
 
-    Parameters
-    ----------
-    path : str or Path
-        The .npz file.
-    site_column, age_column, sex_column : str
-        Names of these arrays; ``""`` leaves age or sex out.
-    sex_codes : str
-        Meaning of numbers in the array of the sex, such as ``"1=M,2=F"``.
-    age_unit : {"", "years", "months", "weeks", "days"}
-        Unit of the ages; ``""`` for the unit in the array's name, else years.
-    skip_bad : bool
-        Whether to leave out scans with problems, with notes, instead of refusing them.
-
-    Raises
-    ------
-    HarmbenchError
-        By `load` and `fingerprint`; it names the array and the row.
+    See `FileDataset` for the parameters; the columns are names of arrays.
     """
 
     @property
@@ -132,16 +115,17 @@ def _survey(arrays: Mapping[str, NDArray], columns: Columns, place: str) -> Surv
     front = np.empty(images.shape, dtype=bool) if given is None else given
     for rows in blocks(len(images), image_bytes(images)):
         for row in range(len(images))[rows]:
-            own = None if mask is None else mask[row].astype(bool)
+            image = images[row]
             try:
-                one = _prepare(images[row], own, final)
+                check_values(image, final)
+                if given is None:
+                    front[row] = (
+                        foreground(image, threshold_of(image)) if mask is None else mask[row] != 0
+                    )
+                if not final:
+                    ready[row] = scale(image, front[row], PreprocessConfig().percentile)
             except HarmbenchError as error:
                 problems.append(Problem(f"{place}, image {row}", str(error), scans[row]))
-                continue
-            if not final:
-                ready[row] = one.image
-            if given is None:
-                front[row] = one.mask
         for array in (images, front):
             release(array)
     bad = {problem.scan for problem in problems}
@@ -153,13 +137,6 @@ def _survey(arrays: Mapping[str, NDArray], columns: Columns, place: str) -> Surv
         return Survey(None, [], problems or [Problem(place, "nothing is left to use")], notes)
     cohort = Cohort(images=ready, participants=table, mask=front)
     return Survey(cohort if good.all() else cohort.subset(good), [], problems, notes)
-
-
-def _prepare(image: NDArray[np.float32], mask: NDArray[np.bool_] | None, final: bool) -> Prepared:
-    check_values(image, final)
-    front = foreground(image, threshold_of(image)) if mask is None else mask
-    scaled = image if final else scale(image, front, PreprocessConfig().percentile)
-    return Prepared(scaled, front)
 
 
 def save_npz(cohort: Cohort, path: str | Path) -> None:
@@ -243,8 +220,8 @@ def _table(
         table[name] = table[name].astype(str).str.strip() if name in table else ""
     names = table[["participant_id", "session_id"]].astype(object)
     names = names.mask(names == "")
-    found = identifiers(names["participant_id"], names["session_id"], "row")
-    table = table.assign(participant_id=found.people, session_id=found.sessions)
+    people, sessions, spellings = identifiers(names["participant_id"], names["session_id"], "row")
+    table = table.assign(participant_id=people, session_id=sessions)
     number = _whole(table["slice"]) if "slice" in table else 0
     sources = [dict.fromkeys(table, f"row {row}") for row in range(n)]
     text, problems, notes = clean(_text(table, columns), sources, columns, (), "the archive")
@@ -256,7 +233,7 @@ def _table(
             f"row {row} ({table['participant_id'][row]}) names the same scan as a row before it; "
             "distinguish them by session_id or slice"
         )
-    return table, problems, [*map(Note, found.notes), *notes]
+    return table, problems, [*map(Note, spellings), *notes]
 
 
 def _whole(numbers: pd.Series) -> pd.Series:

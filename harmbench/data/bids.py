@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from harmbench.contracts.cohort import Cohort, RowKey
 from harmbench.contracts.dataset import DatasetInfo, Note
-from harmbench.data.bids_images import ImageFacts, image_notes, read_scan
 from harmbench.data.bids_layout import (
     DESCRIPTION,
     Scan,
@@ -29,6 +28,7 @@ from harmbench.data.bids_layout import (
 from harmbench.data.bids_side_tables import description_files, side_tables
 from harmbench.data.bids_tables import participants_file, scan_rows
 from harmbench.data.covariates import clean, missing_notes
+from harmbench.data.nifti import ImageFacts, image_notes, read_scan
 from harmbench.data.preprocess import VERSION, Prepared, PreprocessConfig
 from harmbench.data.problems import Problem, ScanName, refuse, shared, some
 from harmbench.data.survey import FileDataset, Survey, too_few_sites
@@ -74,27 +74,15 @@ class BIDSDataset(FileDataset):
         Pixel side in mm; None keeps a field of view of 220 mm.
     suffix : str
         Ending of the image names, such as ``T1w``.
-    site_column, age_column, sex_column : str
-        Columns of participants.tsv, sessions.tsv or scans.tsv; the last of these has priority. An
-        age or sex column of ``""`` is left out.
-    sex_codes : str
-        Meaning of numbers in the sex column, such as ``"1=M,2=F"``; ``""`` if participants.json
-        defines them, or there are none.
-    age_unit : {"", "years", "months", "weeks", "days"}
-        Unit of the age column; ``""`` for the unit in its name or participants.json, else years.
-    skip_bad : bool
-        Whether to leave out scans with problems, with notes, instead of refusing them.
+    site_column, age_column, sex_column, sex_codes, age_unit, skip_bad
+        See `FileDataset`; the columns are those of participants.tsv, sessions.tsv or scans.tsv,
+        of which the last has priority. participants.json may define codes and the unit.
     contains : str
         Use only images whose names contain this text, such as ``space-MNI152NLin2009cAsym``.
     center : {"brain", "image"}
         ``"image"`` for images registered to one template.
     follow_links : bool
         Whether links may lead out of the folder (for derivatives, out of their data set).
-
-    Attributes
-    ----------
-    notes : list of Note
-        What was read, what was set aside, and what is missing; `load` sets it.
 
     Raises
     ------

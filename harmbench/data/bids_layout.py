@@ -177,7 +177,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _no_image(root: Path, suffix: str, contains: str) -> str:
     named = f" with '{contains}' in its name" if contains else ""
     text = f"{root} holds no image{named} at sub-*/[ses-*/]anat/*_{suffix}.nii[.gz]"
-    inside = [place for place in derivatives(root) if _images(place, suffix, contains)]
+    inside = [place for place in _derivatives(root) if _images(place, suffix, contains)]
     if inside:
         text += f"; give one of its derivatives as the folder: {some(map(str, inside))}"
     elif contains and _images(root, suffix, ""):
@@ -186,8 +186,7 @@ def _no_image(root: Path, suffix: str, contains: str) -> str:
     return text
 
 
-def derivatives(root: Path) -> list[Path]:
-    """Return the folders below ``derivatives/``."""
+def _derivatives(root: Path) -> list[Path]:
     place = root / "derivatives"
     return sorted(p for p in place.iterdir() if p.is_dir()) if place.is_dir() else []
 
@@ -197,7 +196,7 @@ def _mask_of(root: Path, image: Path) -> Path | None:
     entities = [part for part in image.name.split("_")[:-1] if not part.startswith("desc-")]
     stem = "_".join([*entities, "desc-brain", "mask"])
     folder = image.parent.relative_to(root)
-    for place in (image.parent, *(other / folder for other in derivatives(root))):
+    for place in (image.parent, *(other / folder for other in _derivatives(root))):
         for ending in (".nii.gz", ".nii"):
             if (place / (stem + ending)).is_file():
                 return place / (stem + ending)

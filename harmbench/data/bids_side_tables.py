@@ -14,7 +14,7 @@ from harmbench.contracts.dataset import Note
 from harmbench.data.bids_layout import Scan, home
 from harmbench.data.covariates import Columns
 from harmbench.data.problems import Problem, full_name, some
-from harmbench.data.spellings import fitted
+from harmbench.data.spellings import fitted, name_pattern
 from harmbench.data.table_files import read_table
 from harmbench.errors import HarmbenchError
 
@@ -74,12 +74,12 @@ class SideTables:
         self._rows: dict[tuple[Path, Scan], Row] = {}
         self._notes: dict[str, list[str]] = {}
         self._fitted: dict[str, str] = {}
-        for file, (column, mine) in self._scans.items():
+        for file, (column, own) in self._scans.items():
             try:
-                self._read(file, column, mine)
+                self._read(file, column, own)
             except HarmbenchError as error:
                 place = self._place(file.parent)
-                self.problems += [Problem(place, str(error), scan.name) for scan in mine]
+                self.problems += [Problem(place, str(error), scan.name) for scan in own]
 
     def rows(self, scan: Scan) -> Iterator[Row]:
         """Yield the rows of a scan; later rows have priority."""
@@ -90,7 +90,7 @@ class SideTables:
     def notes(self) -> Iterator[Note]:
         """Yield notes: which tables were read, and which of their rows fit no scan."""
         files = {file for file, _ in self._rows}
-        for name, count in sorted(Counter(pattern(file.name) for file in files).items()):
+        for name, count in sorted(Counter(name_pattern(file.name) for file in files).items()):
             yield Note(f"{name}: {count} file{'s' if count > 1 else ''}", "read")
         if self._fitted:
             pairs = some(f"'{given}' as {wanted}" for given, wanted in self._fitted.items())
@@ -112,19 +112,19 @@ class SideTables:
         names = table[column].fillna("").astype(str)
         find = self._of_sessions if column == "session_id" else _of_images
         lines = find(names, scans)
-        for scan, mine in lines.items():
-            if len(mine) > 1:
+        for scan, own in lines.items():
+            if len(own) > 1:
                 self.problems.append(
                     Problem(
                         self._place(file.parent),
                         f"{file.name} names {full_name(scan.name)} more than once "
-                        f"(lines {some(map(str, mine))}); one row each",
+                        f"(lines {some(map(str, own))}); one row each",
                         scan.name,
                     )
                 )
-            elif mine:
-                values = table.loc[mine[0]].to_dict()
-                self._rows[file, scan] = Row(values, f"{file.name}, line {mine[0]}")
+            elif own:
+                values = table.loc[own[0]].to_dict()
+                self._rows[file, scan] = Row(values, f"{file.name}, line {own[0]}")
         self._report_unmatched(file, table, column, lines)
 
     def _of_sessions(self, names: pd.Series, scans: list[Scan]) -> dict[Scan, list[int]]:
@@ -139,8 +139,8 @@ class SideTables:
         self, file: Path, table: pd.DataFrame, column: str, lines: dict[Scan, list[int]]
     ) -> None:
         """Report scans without a row, and rows without a scan."""
-        known = {line for mine in lines.values() for line in mine}
-        without = [scan for scan, mine in lines.items() if not mine]
+        known = {line for own in lines.values() for line in own}
+        without = [scan for scan, own in lines.items() if not own]
         held = {self.columns.site, self.columns.age, self.columns.sex} & set(table) - {column}
         shown = some((f"'{name}'" for name in table[column].dropna()), 3)
         for scan in without if held and not known else ():
@@ -158,12 +158,12 @@ class SideTables:
                 self._note("names no image that is read", file.name)
             return
         for scan in without if held else ():
-            reason = f"no row in {pattern(file.name)}; participants.tsv is used for the scan"
+            reason = f"no row in {name_pattern(file.name)}; participants.tsv is used for the scan"
             self._note(reason, full_name(scan.name))
         if column == "session_id":
             for line in table.index.difference(sorted(known)):
                 self._note(
-                    f"a row in {pattern(file.name)}, but no image",
+                    f"a row in {name_pattern(file.name)}, but no image",
                     f"{file.name.partition('_')[0]} {table[column][line]}",
                 )
 
@@ -174,11 +174,6 @@ class SideTables:
 
     def _note(self, reason: str, name: str) -> None:
         self._notes.setdefault(reason, []).append(name)
-
-
-def pattern(name: str) -> str:
-    """Return a file's name with ``*`` for participant and session."""
-    return re.sub("(sub|ses)-[^_]+", r"\1-*", name)
 
 
 def _of_images(names: pd.Series, scans: list[Scan]) -> dict[Scan, list[int]]:

@@ -11,9 +11,8 @@ from harmbench.contracts.dataset import Note
 from harmbench.data.bids_layout import Scan, home
 from harmbench.data.bids_side_tables import Row, SideTables
 from harmbench.data.covariates import Columns, no_names
-from harmbench.data.participants import SEXES
 from harmbench.data.problems import Problem, ScanName, full_name, some
-from harmbench.data.spellings import code_of, fitted, require_names
+from harmbench.data.spellings import SEXES, code_of, fitted, require_names
 from harmbench.data.table_files import SECOND_HEADER, read_table, second_header
 from harmbench.errors import HarmbenchError
 

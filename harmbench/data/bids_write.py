@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -19,12 +20,88 @@ from numpy.typing import NDArray
 import harmbench
 from harmbench.contracts.cohort import IDENTIFIERS, Cohort
 from harmbench.data.bids import PREPROCESSED
-from harmbench.data.bids_names import Name, names_of
 from harmbench.data.geometry import centered
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
 MASK = "desc-brain_mask.nii.gz"
+
+
+class Name(NamedTuple):
+    """The entities of one row, such as ``sub-01``, ``ses-1`` and ``chunk-2``, or ``""``.
+
+    Labels consist of letters and digits, so a name cannot lead out of its folder.
+    """
+
+    subject: str
+    session: str = ""
+    chunk: str = ""
+
+    @property
+    def stem(self) -> str:
+        """The beginning of the file's name."""
+        return "_".join(filter(None, self))
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the file."""
+        return Path(self.subject, self.session, "anat")
+
+    def file(self, rest: str) -> Path:
+        """Return the path of a file with this description and suffix."""
+        return self.folder / f"{self.stem}_{rest}"
+
+
+def names_of(table: pd.DataFrame) -> list[Name]:
+    """Return the BIDS names of rows.
+
+    If a participant has several scans, a scan without a session gets the session ``ses-<site>``.
+    Slices of a scan after the first are chunks.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns ``participant_id``, ``site``, ``session_id`` and ``slice``. It must have all rows
+        of each participant, because the names depend on them.
+
+    Raises
+    ------
+    HarmbenchError
+        If two rows, or two participants, get the same name, or a name has no letters or digits.
+    """
+    subject, session = table["participant_id"].astype(str), table["session_id"].astype(str)
+    site = table["site"].astype(str)
+    scans = pd.DataFrame({"who": subject, "site": site, "session": session}).drop_duplicates()
+    several = subject.isin(scans["who"][scans["who"].duplicated()])
+    session = session.where((session != "") | ~several, site)
+    if (table["slice"] < 0).any():
+        raise HarmbenchError(f"slice {table['slice'].min()} is negative; number slices from 0")
+    names = [
+        Name(
+            _label("sub-", who),
+            _label("ses-", when) if when else "",
+            f"chunk-{int(number)}" if number else "",
+        )
+        for who, when, number in zip(subject, session, table["slice"], strict=True)
+    ]
+    if len({name.subject for name in names}) != subject.nunique():
+        raise HarmbenchError("two participants become the same BIDS label (letters and digits)")
+    seen: set[Name] = set()
+    for name in names:
+        if name in seen:
+            raise HarmbenchError(
+                f"{' '.join(filter(None, name))} would be written twice; each scan needs a session "
+                "of its own, and each slice a number"
+            )
+        seen.add(name)
+    return names
+
+
+def _label(prefix: str, value: str) -> str:
+    clean = re.sub("[^0-9A-Za-z]", "", value.removeprefix(prefix))
+    if not clean:
+        raise HarmbenchError(f"'{value}' has no letter or digit for a BIDS label")
+    return prefix + clean
 
 
 def write_bids(cohort: Cohort, folder: str | Path, spacing_mm: float, name: str) -> None:
@@ -102,14 +179,13 @@ def write_derivative(
     rest: str = "desc-preproc_T1w.nii.gz",
     progress: Progress | None = None,
 ) -> list[Name]:
-    """Write images, masks, tables of people and the description into a folder.
+    """Write images, masks, tables and the description into an existing folder.
 
     Parameters
     ----------
     cohort : Cohort
         Slices.
     root : Path
-        An existing folder.
     affines : ndarray, shape (n, 4, 4)
         Positions of the slices, see `harmbench.data.geometry`.
     name : str
@@ -121,12 +197,7 @@ def write_derivative(
     Returns
     -------
     list of Name
-        Names of the rows.
-
-    Raises
-    ------
-    HarmbenchError
-        If the images are not slices, or `names_of` raises it.
+        Names of the rows, see `names_of` also for errors.
     """
     if cohort.space != "slice":
         raise HarmbenchError(f"only slices can be written as BIDS, not a cohort of {cohort.space}s")
@@ -140,7 +211,21 @@ def write_derivative(
             task.advance(note=one.subject)
     _write_tables(cohort, names, root)
     spacing = round(float(voxel_sizes(affines[0])[0]), 9)
-    _write_descriptions(root, name, cohort.shape, spacing)
+    description = {
+        "Name": name,
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "harmbench", "Version": harmbench.__version__}],
+        PREPROCESSED: {"size": list(cohort.shape), "spacing_mm": spacing},
+    }
+    columns = {
+        "site": {"Description": "Where the scan was made"},
+        "age": {"Description": "Age at the scan", "Units": "year"},
+        "sex": {"Description": "Sex", "Levels": {"F": "female", "M": "male"}},
+    }
+    for file, content in (("dataset_description", description), ("participants", columns)):
+        text = json.dumps(content, indent=2) + "\n"
+        (root / f"{file}.json").write_text(text, encoding="utf-8")
     return names
 
 
@@ -169,29 +254,3 @@ def _write_tables(cohort: Cohort, names: Sequence[Name], root: Path) -> None:
 def write_tsv(file: Path, table: pd.DataFrame) -> None:
     """Write a table in the format of BIDS."""
     table.to_csv(file, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
-
-
-def _write_descriptions(root: Path, name: str, shape: tuple[int, ...], spacing_mm: float) -> None:
-    program = {"Name": "harmbench", "Version": harmbench.__version__}
-    _write_json(
-        root / "dataset_description.json",
-        {
-            "Name": name,
-            "BIDSVersion": "1.10.0",
-            "DatasetType": "derivative",
-            "GeneratedBy": [program],
-            PREPROCESSED: {"size": list(shape), "spacing_mm": spacing_mm},
-        },
-    )
-    _write_json(
-        root / "participants.json",
-        {
-            "site": {"Description": "Where the scan was made"},
-            "age": {"Description": "Age at the scan", "Units": "year"},
-            "sex": {"Description": "Sex", "Levels": {"F": "female", "M": "male"}},
-        },
-    )
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How strongly age and sex go together with site, and what that lets anyone conclude."""
+"""Association of age and sex with site, and the conclusions that it allows."""
 
 from __future__ import annotations
 
@@ -15,28 +15,16 @@ SMALL, LARGE = 0.06, 0.14
 SMALL_V, LARGE_V = 0.1, 0.3
 """Small and medium association with one degree of freedom (Cohen 1988, chapter 7)."""
 NO_OVERLAP = 0.05
-"""Overlap of two sites' ages below which they are said not to overlap."""
+"""Ages of two sites with a smaller overlap are said not to overlap."""
 
 
 class Confounding(NamedTuple):
-    """One number and what it means.
-
-    Attributes
-    ----------
-    name : str
-        What was computed.
-    value : float
-        NaN where it cannot be computed.
-    chance : float
-        What to expect of it if site were drawn by lot; NaN where that says nothing.
-    meaning : str
-        What can and cannot be concluded from these data, in a sentence or two.
-    """
+    """A measure of confounding and its interpretation."""
 
     name: str
-    value: float
-    chance: float
-    meaning: str
+    value: float  # NaN if it cannot be computed
+    chance: float  # expected value if sites were assigned at random; NaN if not known
+    meaning: str  # what can and cannot be concluded from these data
 
 
 def eta_squared(values: ArrayLike, groups: ArrayLike) -> float:
@@ -45,13 +33,13 @@ def eta_squared(values: ArrayLike, groups: ArrayLike) -> float:
     Parameters
     ----------
     values : array_like of float, shape (n,)
-        Missing ones are left out.
+        Missing values are left out.
     groups : array_like of str, shape (n,)
 
     Returns
     -------
     float
-        Between 0 and 1; NaN where there is no variance.
+        Between 0 and 1; NaN if there is no variance.
     """
     table = pd.DataFrame({"value": np.asarray(values, dtype=float), "group": np.asarray(groups)})
     table = table.dropna(subset=["value"])
@@ -73,7 +61,7 @@ def cramers_v(first: ArrayLike, second: ArrayLike) -> float:
     Returns
     -------
     float
-        Between 0 and 1; NaN where one of them has a single value.
+        Between 0 and 1; NaN if one of them has a single value.
     """
     counts = pd.crosstab(np.asarray(first, dtype=object), np.asarray(second, dtype=object))
     if min(counts.shape) < 2:
@@ -84,8 +72,8 @@ def cramers_v(first: ArrayLike, second: ArrayLike) -> float:
 def overlap(first: ArrayLike, second: ArrayLike) -> float:
     """Return the overlap of two samples: 1 minus the largest gap between their distributions.
 
-    The gap is the two-sample statistic of Kolmogorov and Smirnov, so no bins are chosen: 0 where
-    one sample lies above the other, near 1 for two samples of one distribution.
+    The gap is the two-sample Kolmogorov-Smirnov statistic, which needs no bins. The overlap is 0 if
+    all values of one sample are above the other, and near 1 for samples of one distribution.
 
     Parameters
     ----------
@@ -99,7 +87,7 @@ def overlap(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def overlaps(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the overlap of ages of all pairs of sites, shape (sites, sites), NaN where unknown."""
+    """Return the overlap of ages of all pairs of sites, shape (sites, sites), NaN if unknown."""
     ages = {site: rows["age"].dropna().to_numpy() for site, rows in table.groupby("site")}
     sites = sorted(ages)
     found = pd.DataFrame(np.nan, index=sites, columns=sites)
@@ -110,17 +98,12 @@ def overlaps(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def confounding(table: pd.DataFrame) -> list[Confounding]:
-    """Say how age and sex go together with site.
+    """Return the association of age with site, the overlap of ages, and the association of sex.
 
     Parameters
     ----------
     table : DataFrame
-        Columns ``participant_id``, ``site``, ``age``, ``sex``; a subject counts once at each site.
-
-    Returns
-    -------
-    list of Confounding
-        Of age's variance, of the overlap of ages, and of sex.
+        Columns ``participant_id``, ``site``, ``age``, ``sex``; a subject counts once per site.
     """
     subjects = table.drop_duplicates(["participant_id", "site"])
     return [_age(subjects), _age_overlap(subjects), _sex(subjects)]

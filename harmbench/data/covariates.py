@@ -5,17 +5,25 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harmbench.contracts.dataset import Note
-from harmbench.data import participants
 from harmbench.data.ages import read_ages, unit_of
 from harmbench.data.problems import Problem, full_name, some
-from harmbench.data.spellings import code_of, look_alikes, one_spelling
+from harmbench.data.spellings import (
+    code_of,
+    codes_from_levels,
+    codes_from_name,
+    look_alikes,
+    name_pattern,
+    one_spelling,
+    parse_codes,
+    read_sexes,
+)
 from harmbench.data.table_files import number
 from harmbench.errors import HarmbenchError
 
@@ -31,23 +39,13 @@ unique."""
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of site, age and sex; ``""`` leaves age or sex out.
-
-    Attributes
-    ----------
-    site, age, sex : str
-        Column names; ``session_id`` is allowed.
-    sex_codes : str
-        Meaning of numbers in the sex column, such as ``"1=M,2=F"``.
-    age_unit : {"", "years", "months", "weeks", "days"}
-        Unit of the age column; ``""`` for the unit stated by the data, else years.
-    """
+    """Names of the columns of site, age and sex; ``""`` leaves age or sex out."""
 
     site: str = "site"
     age: str = "age"
     sex: str = "sex"
-    sex_codes: str = ""
-    age_unit: str = ""
+    sex_codes: str = ""  # meaning of numbers in the sex column, such as "1=M,2=F"
+    age_unit: str = ""  # "years", "months", "weeks" or "days"; "" for that stated by the data
 
 
 def clean(
@@ -90,22 +88,16 @@ def clean(
     return reader.table.assign(site=site, age=age, sex=sex), reader.problems, reader.notes
 
 
+@dataclass
 class _Reader:
     """Reads the columns one by one and collects problems and notes."""
 
-    def __init__(
-        self,
-        table: pd.DataFrame,
-        sources: Sequence[Mapping[str, str]],
-        columns: Columns,
-        place: str,
-    ) -> None:
-        self.table = table
-        self.sources = sources
-        self.columns = columns
-        self.place = place
-        self.problems: list[Problem] = []
-        self.notes: list[Note] = []
+    table: pd.DataFrame
+    sources: Sequence[Mapping[str, str]]
+    columns: Columns
+    place: str
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
     def add_note(self, kind: str, how: str) -> None:
         """Note which column of which tables was read, and how."""
@@ -120,7 +112,7 @@ class _Reader:
     def _origin(self, column: str) -> str:
         """Return the tables that contain a column's values, with the number of scans of each."""
         files = Counter(
-            re.sub("(sub|ses)-[^_]+", r"\1-*", re.sub(r"(, )?(line|row) \d+$", "", source[column]))
+            name_pattern(re.sub(r"(, )?(line|row) \d+$", "", source[column]))
             for source in self.sources
             if column in source
         )
@@ -137,20 +129,16 @@ class _Reader:
         if name in self.table:
             text = self.table[name].astype(object)
             return text.mask(text == "")  # a missing session is an empty name
-        if kind == "site" or name:
-            self._report_absent(kind, name)
-        return pd.Series(np.nan, index=self.table.index, dtype=object)
-
-    def _report_absent(self, kind: str, name: str) -> None:
         alike = [str(column) for column in self.table if names_kind(str(column), kind)]
-        if kind != "site" and name == kind and not alike:
-            return  # age and sex are optional: a note says that they are missing
-        flag = f"--{kind}-column"
-        hint = f'; perhaps {flag} "{alike[0]}"' if alike else f"; name it by {flag}"
-        leave = "" if kind == "site" else f', or leave {kind} out by {flag} ""'
-        known = some((c for c in self.table if any(c in s for s in self.sources)), 30)
-        columns = "" if alike else f". Columns: {known}"
-        self.add_problem(f"it has no column '{name}'{hint}{leave}{columns}")
+        # Age and sex are optional: a note says that they are missing.
+        if kind == "site" or (name and (name != kind or alike)):
+            flag = f"--{kind}-column"
+            hint = f'; perhaps {flag} "{alike[0]}"' if alike else f"; name it by {flag}"
+            leave = "" if kind == "site" else f', or leave {kind} out by {flag} ""'
+            known = some((c for c in self.table if any(c in s for s in self.sources)), 30)
+            columns = "" if alike else f". Columns: {known}"
+            self.add_problem(f"it has no column '{name}'{hint}{leave}{columns}")
+        return pd.Series(np.nan, index=self.table.index, dtype=object)
 
     def add_problem(self, sentence: str) -> None:
         """Add a problem of the data as a whole."""
@@ -191,7 +179,7 @@ class _Reader:
         except HarmbenchError as error:
             self.add_problem(str(error))
             return pd.Series(np.nan, text.index, dtype=float)
-        ages = read_ages(text, unit)
+        ages = read_ages(text, *unit)
         if ages.column_fault:
             self.add_problem(f"column '{name}': {ages.column_fault}")
         for row, sentence in ages.faults.items():
@@ -205,9 +193,9 @@ class _Reader:
         """Return the sexes; numbers only if an option or participants.json defines them."""
         name = self.columns.sex
         text = self.column("sex")
-        codes, source = participants.parse_codes(self.columns.sex_codes), "--sex-codes"
+        codes, source = parse_codes(self.columns.sex_codes), "--sex-codes"
         for description in described if not codes else ():
-            levels = participants.codes_from_levels(description.get("Levels"))
+            levels = codes_from_levels(description.get("Levels"))
             if levels and codes and levels != codes:
                 self.add_problem(
                     f"JSON files contradict each other on the codes of column '{name}'"
@@ -217,9 +205,15 @@ class _Reader:
             is_number = text.map(lambda cell: bool(re.fullmatch("-?[0-9]+", code_of(cell))))
             numbers = text.notna() & is_number
             if numbers.any():
-                self._report_codes(name, sorted(set(text[numbers])))
+                guess = codes_from_name(name)
+                suggestion = f'; its name suggests --sex-codes "{guess}"' if guess else ""
+                self.add_problem(
+                    f"column '{name}' holds the numbers {some(sorted(set(text[numbers])))}, whose "
+                    "meaning differs between studies; define it by --sex-codes, such as "
+                    f"\"1=M,2=F\", or by the Levels of '{name}' in participants.json{suggestion}"
+                )
                 text = text.mask(numbers)
-        sexes, faults = participants.read_sexes(text, codes)
+        sexes, faults = read_sexes(text, codes)
         if len(faults) > max(2, text.notna().sum() / 2):
             found = some(sorted({f"'{text[row]}'" for row in faults}))
             self.add_problem(
@@ -231,15 +225,6 @@ class _Reader:
         meanings = ", ".join(f"{code} is {sex or 'missing'}" for code, sex in codes.items())
         self.add_note("sex", f"{meanings} ({source})" if codes else "")
         return sexes
-
-    def _report_codes(self, name: str, found: list[str]) -> None:
-        guess = participants.codes_from_name(name)
-        suggestion = f'; its name suggests --sex-codes "{guess}"' if guess else ""
-        self.add_problem(
-            f"column '{name}' holds the numbers {some(found)}, whose meaning differs between "
-            'studies; define it by --sex-codes, such as "1=M,2=F", or by the Levels of '
-            f"'{name}' in participants.json{suggestion}"
-        )
 
     def check_sexes(self, sex: pd.Series) -> None:
         """Report participants with scans of both sexes, as when several sites use the same ids."""
@@ -265,9 +250,13 @@ def names_kind(column: str, kind: str) -> bool:
     The word must be a word of the name, as in ``AGE_AT_SCAN``, or part of an abbreviation, as in
     ``PTGENDER`` and ``siteID``; ``average`` and ``image`` are not ages.
     """
-    tokens = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", column)
     pattern = rf"(pt|scan|subj(ect)?)?({ALIASES[kind]})s?(id|name|code|no)?"
-    return any(re.fullmatch(pattern, token.casefold()) for token in (*tokens, column))
+    return any(re.fullmatch(pattern, word) for word in (*words_of(column), column.casefold()))
+
+
+def words_of(column: str) -> list[str]:
+    """Return the words in the name of a column, in lower case."""
+    return [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", column)]
 
 
 def no_names(table: pd.DataFrame) -> str:

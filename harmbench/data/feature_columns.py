@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harmbench.contracts.dataset import Note
-from harmbench.data.covariates import names_kind
+from harmbench.data.covariates import names_kind, words_of
 from harmbench.data.numbers import (
     Commas,
     Numbers,
@@ -52,25 +52,6 @@ DOUBTS = {
     "equal": "are equal to each other",
 }
 """What may be wrong with features."""
-
-
-class Columns(NamedTuple):
-    """The columns of a table other than identifiers and covariates.
-
-    Attributes
-    ----------
-    features : DataFrame of float
-        NaN if a value is missing or faulty.
-    rest : DataFrame of str
-        All other columns, unchanged.
-    problems : list of Problem
-    notes : list of Note
-    """
-
-    features: pd.DataFrame
-    rest: pd.DataFrame
-    problems: list[Problem]
-    notes: list[Note]
 
 
 class Rows(NamedTuple):
@@ -115,7 +96,9 @@ def select(names: Iterable[str], patterns: str) -> tuple[list[str], bool]:
     return chosen, bool(wanted)
 
 
-def read_columns(text: pd.DataFrame, rows: Rows, patterns: str = "") -> Columns:
+def read_columns(
+    text: pd.DataFrame, rows: Rows, patterns: str = ""
+) -> tuple[pd.DataFrame, pd.DataFrame, list[Problem], list[Note]]:
     """Read every column that may be a feature, and report how each column is used.
 
     A column of numbers is a feature. If it identifies the site, it is set aside unless `patterns`
@@ -128,6 +111,15 @@ def read_columns(text: pd.DataFrame, rows: Rows, patterns: str = "") -> Columns:
     rows : Rows
     patterns : str
         See `select`, which also raises the errors.
+
+    Returns
+    -------
+    features : DataFrame of float
+        NaN if a value is missing or faulty.
+    rest : DataFrame of str
+        All other columns, unchanged.
+    problems : list of Problem
+    notes : list of Note
     """
     chosen, named = select(map(str, text), patterns)
     problems: list[Problem] = []
@@ -163,7 +155,7 @@ def read_columns(text: pd.DataFrame, rows: Rows, patterns: str = "") -> Columns:
     bad, problems_of_values = _value_problems(read, text, rows)
     sound = features.drop(columns=bad)
     notes += _doubts(sound, rows)
-    return Columns(sound, text.drop(columns=list(read)), problems + problems_of_values, notes)
+    return sound, text.drop(columns=list(read)), problems + problems_of_values, notes
 
 
 def _commas(columns: Iterable[pd.Series]) -> Commas:
@@ -277,8 +269,7 @@ def _doubts(features: pd.DataFrame, rows: Rows) -> list[Note]:
     for name in features:
         values = features[name].to_numpy()
         known = np.unique(values[np.isfinite(values)])
-        words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
-        named = {word.casefold().removeprefix("pt") for word in words}
+        named = {word.removeprefix("pt") for word in words_of(name)}
         other = named & NO_MEASURE or any(names_kind(name, k) for k in ("site", "age", "sex"))
         if len(known) < 2:
             doubts["constant"].append(name)

@@ -1,7 +1,6 @@
-"""Where the pixels of a slice lie in space: affines from pixel (i, j, 0) to millimeters.
+"""Affines of slices, from pixel (i, j, 0) to mm in right, anterior, superior direction (NIfTI).
 
-An affine's columns are the steps along the slice's two axes and along its normal; world axes are
-those of NIfTI: right, anterior, superior.
+The columns of an affine are the steps along the two axes of the slice and along its normal.
 """
 
 from __future__ import annotations
@@ -13,18 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def centered(shape: Sequence[int], spacing_mm: float) -> NDArray[np.float64]:
-    """Return axes right, anterior, superior, with the origin in the middle of the slice.
+    """Return an axis-aligned affine, shape (4, 4), with the origin in the middle of the slice.
 
-    Parameters
-    ----------
-    shape : sequence of int
-        Of the slice, in pixels.
-    spacing_mm : float
-        Side of a pixel, and thickness.
-
-    Returns
-    -------
-    ndarray of float64, shape (4, 4)
+    `shape` is that of the slice in pixels; `spacing_mm` is the side and thickness of a pixel.
     """
     affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
     affine[:2, 3] = -spacing_mm * (np.array(shape) - 1) / 2
@@ -32,20 +22,9 @@ def centered(shape: Sequence[int], spacing_mm: float) -> NDArray[np.float64]:
 
 
 def of_plane(affine: ArrayLike, normal: int, index: int) -> NDArray[np.float64]:
-    """Return the affine of one plane of a volume.
+    """Return the affine, shape (4, 4), of plane `index` along the axis `normal` of a volume.
 
-    Parameters
-    ----------
-    affine : array, shape (4, 4)
-        Of the volume.
-    normal : int
-        The axis that the plane stands on; the others stay in order.
-    index : int
-        Which plane.
-
-    Returns
-    -------
-    ndarray of float64, shape (4, 4)
+    `affine` is that of the volume. The other axes keep their order.
     """
     volume = np.asarray(affine, dtype=np.float64)
     in_plane = [axis for axis in range(3) if axis != normal]
@@ -55,18 +34,9 @@ def of_plane(affine: ArrayLike, normal: int, index: int) -> NDArray[np.float64]:
 
 
 def of_grid(affine: ArrayLike, factor: ArrayLike, offset: ArrayLike) -> NDArray[np.float64]:
-    """Return the affine of a grid laid over a slice.
+    """Return the affine, shape (4, 4), of a grid on a slice with the given affine.
 
-    Parameters
-    ----------
-    affine : array, shape (4, 4)
-        Of the slice.
-    factor, offset : array, shape (2,)
-        Pixel p of the grid is pixel ``factor * p + offset`` of the slice.
-
-    Returns
-    -------
-    ndarray of float64, shape (4, 4)
+    Pixel p of the grid is pixel ``factor * p + offset`` of the slice; both have shape (2,).
     """
     step = np.eye(4)
     step[[0, 1], [0, 1]] = factor

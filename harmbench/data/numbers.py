@@ -27,24 +27,15 @@ POINTS_OF_THOUSANDS = re.compile(rf"[+-]?{GROUP}(\.\d{{3}})+")
 
 
 class Numbers(NamedTuple):
-    """A column as numbers.
+    """A column as numbers, and how they were read.
 
-    Attributes
-    ----------
-    values : Series of float
-        NaN if a value is missing or faulty.
-    faults : dict of int to str
-        Description of each faulty value, by row label.
-    how : str
-        How the numbers were read, such as ``"decimal commas"``; ``""`` for plain numbers.
-    numeric : bool
-        Whether the column contains numbers: at least half of its values, not counting errors of
-        formulas, are numbers or bounds such as ``<0.01``.
+    A column is numeric if at least half of its values, not counting errors of formulas, are numbers
+    or bounds such as ``<0.01``.
     """
 
-    values: pd.Series
-    faults: dict[int, str]
-    how: str = ""
+    values: pd.Series  # NaN if missing or faulty
+    faults: dict[int, str]  # description of each faulty value, by row label
+    how: str = ""  # such as "decimal commas"; "" for plain numbers
     numeric: bool = True
 
 

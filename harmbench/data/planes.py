@@ -1,4 +1,4 @@
-"""From an image as it is stored to the slices that are looked at: axes, planes, foreground."""
+"""Select the slices of an image: its axes, planes and foreground."""
 
 from __future__ import annotations
 
@@ -16,33 +16,37 @@ from harmbench.data.geometry import of_plane
 from harmbench.errors import HarmbenchError
 
 STRIPPED_SHARE = 0.2
-"""An image with at least this share of exact zeros has had its background removed."""
+"""If an image has at least this share of exact zeros, its background was removed."""
+DEPTH = 0.72
+"""Height of the slice below the top of the head, in radii of its largest cross-section: z = +18 mm,
+through the lateral ventricles, in the ICBM 152 template."""
+TOP = 0.1
+"""Smallest share of the largest cross-section of a plane that is part of the head."""
 
 
 class Plane(NamedTuple):
-    """One slice on its own grid, with the same axes; `void` where it held NaN.
-
-    `affine` says where it lies, see `harmbench.data.geometry`.
-    """
+    """One slice on its own grid; see `harmbench.data.geometry` for `affine`."""
 
     image: NDArray[np.float32]
     mask: NDArray[np.bool_] | None
-    void: NDArray[np.bool_]
-    spacing: tuple[float, float]
+    void: NDArray[np.bool_]  # positions of NaN
     affine: NDArray[np.float64]
 
+    @property
+    def spacing(self) -> NDArray[np.float64]:
+        """Sides of a pixel in mm, shape (2,)."""
+        return voxel_sizes(self.affine)[:2]
 
-def canonical(
-    image: SpatialImage,
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return data of three axes nearest to right, anterior, superior, and their affine.
+
+def canonical(image: SpatialImage) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return data with axes nearest to right, anterior, superior, and the affine.
 
     Raises
     ------
     HarmbenchError
-        For series of volumes and for unusable affines.
+        If it is a series of volumes, or the affine is not usable.
     """
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite: refused
         data = np.asanyarray(image.dataobj, dtype=np.float32)
     shape = data.shape
     while data.ndim > 3 and data.shape[-1] == 1:
@@ -52,38 +56,14 @@ def canonical(
     if data.ndim != 3 or sum(side == 1 for side in data.shape) > 1:
         series = f": a series of {np.prod(shape[3:])} volumes; save one" if data.ndim > 3 else ""
         raise HarmbenchError(f"shape {shape} is neither a slice nor a volume{series}")
-    affine = usable_affine(image)
+    affine = np.asarray(image.affine, dtype=np.float64)
+    check_affine(affine)
     turned = nib.as_closest_canonical(nib.Nifti1Image(data, affine))
     return np.asanyarray(turned.dataobj, dtype=np.float32), np.asarray(turned.affine)
 
 
-DEPTH = 0.72
-"""Height of the slice below the top of the head, in radii of its largest cross-section: z = +18 mm,
-through the lateral ventricles, in the ICBM 152 template."""
-TOP = 0.1
-"""Share of the largest cross-section from which a plane counts as part of the head."""
-
-
-def usable_affine(image: SpatialImage) -> NDArray[np.float64]:
-    """Return an image's affine.
-
-    Raises
-    ------
-    HarmbenchError
-        Where it is not finite or flattens space.
-    """
-    affine = np.asarray(image.affine, dtype=np.float64)
-    check_affine(affine)
-    return affine
-
-
 def check_affine(affine: NDArray[np.float64]) -> None:
-    """Refuse an affine that is not finite or flattens space.
-
-    Raises
-    ------
-    HarmbenchError
-    """
+    """Raise a HarmbenchError if an affine is not finite or not invertible."""
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise HarmbenchError("its header has no usable affine (voxel sizes and orientation)")
 
@@ -97,25 +77,24 @@ def select_planes(
 ) -> list[Plane]:
     """Return the slice itself, or axial slices of a volume.
 
-    The voxel planes nearest to the stated heights are taken as they are: interpolating between two
-    planes would blur some subjects and not others.
+    The nearest voxel planes are taken without interpolation, which would blur only some subjects.
 
     Parameters
     ----------
     data, affine : ndarray
-        From `canonical`. An axis of length 1 is a slice's normal, whichever axis it is.
+        From `canonical`. An axis of length 1 is the normal of a slice.
     mask : ndarray of bool or None
         Foreground, of the same shape.
     void : ndarray of bool
-        Where it held NaN, of the same shape.
-    config : PreprocessConfig
+        Positions of NaN, of the same shape.
+    asked : tuple of (float or None, int, float)
+        Height of the middle slice in mm, number of slices, and distance between them in mm.
 
     Raises
     ------
     HarmbenchError
-        Where a height is outside the volume, or two heights meet in one voxel plane.
+        If a height is outside the volume, or two heights are in the same voxel plane.
     """
-    sides = voxel_sizes(affine)
     if 1 in data.shape:
         normal, indices = data.shape.index(1), [0]
         if asked[1] > 1:
@@ -124,18 +103,10 @@ def select_planes(
             )
     else:
         normal, indices = 2, _plane_indices(data, affine, mask, *asked)
-    in_plane = [axis for axis in range(3) if axis != normal]
-    spacing = (float(sides[in_plane[0]]), float(sides[in_plane[1]]))
     data, void = np.moveaxis(data, normal, 0), np.moveaxis(void, normal, 0)
     masks = None if mask is None else np.moveaxis(mask, normal, 0)
     return [
-        Plane(
-            data[i],
-            None if masks is None else masks[i],
-            void[i],
-            spacing,
-            of_plane(affine, normal, i),
-        )
+        Plane(data[i], None if masks is None else masks[i], void[i], of_plane(affine, normal, i))
         for i in indices
     ]
 
@@ -148,7 +119,7 @@ def _plane_indices(
     slices: int,
     step: float,
 ) -> list[int]:
-    # In an oblique volume z varies within a voxel plane; it is met in the middle of the plane.
+    # In an oblique volume z varies within a voxel plane; the middle of the plane is used.
     middle = (np.array(data.shape[:2]) - 1) / 2
     first = float(affine[2, :2] @ middle + affine[2, 3])
     apart = float(affine[2, 2])
@@ -174,11 +145,10 @@ def _plane_indices(
 def _below_the_top(
     data: NDArray[np.float32], mask: NDArray[np.bool_] | None, sides: NDArray[np.float64]
 ) -> float:
-    """Return the plane at one anatomical height, counted from the first: `DEPTH` below the top.
+    """Return the index of the plane at one anatomical height: `DEPTH` below the top of the head.
 
-    The top and the size of the head are seen in every scan, however far down it reaches; the
-    largest cross-section, which is nearly the same over centimeters, is not one height. It is
-    taken where a scan does not reach so far down.
+    Every scan contains the top of the head and its largest cross-section, but the height of that
+    cross-section is not well defined. It is used only if a scan does not reach down far enough.
     """
     front = data > threshold_of(data) if mask is None else mask
     areas = front.sum(axis=(0, 1)).astype(np.float64)
@@ -193,27 +163,18 @@ def _below_the_top(
 def threshold_of(data: NDArray[np.float32]) -> float:
     """Return the intensity above which a pixel is foreground.
 
-    0 where the background was removed (at least `STRIPPED_SHARE` exact zeros), else Otsu's
+    It is 0 if the background was removed (at least `STRIPPED_SHARE` exact zeros), else Otsu's
     threshold (Otsu 1979).
     """
     if np.mean(data == 0) >= STRIPPED_SHARE:
         return 0.0
-    return float(threshold_otsu(data.ravel()))  # a last axis of 3 would be taken for colors
+    return float(threshold_otsu(data.ravel()))  # Otsu would interpret a last axis of 3 as colors
 
 
 def foreground(image: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-    """Return the pixels above a threshold, without specks and holes.
+    """Return the pixels above a threshold, shape (h, w), with holes filled.
 
-    Parameters
-    ----------
-    image : ndarray, shape (h, w)
-    threshold : float
-        From `threshold_of`.
-
-    Returns
-    -------
-    ndarray of bool, shape (h, w)
-        Components smaller than a twentieth of the largest are dropped, holes filled.
+    Components smaller than a twentieth of the largest one are removed.
     """
     labels, count = ndimage.label(image > threshold)
     if count == 0:

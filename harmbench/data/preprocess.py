@@ -1,10 +1,10 @@
-"""From one scan to slices on a common grid: pure functions, scan by scan.
+"""Bring the slices of one scan onto a common grid.
 
-Nothing here looks at more than one scan, so no subject's result depends on another's. The steps,
-in order: `canonical`, `select_planes`, `foreground`, `resample`, `scale`; `prepare` joins them.
+All functions process one scan, so the result of a subject does not depend on other subjects. The
+steps are `canonical`, `select_planes`, `foreground`, resampling and `scale`; `prepare` does all.
 
-Axes are those of NIfTI throughout, the first to the right and the second to the front, so that a
-volume differs from a slice by one more axis only; ``np.rot90`` shows a slice upright.
+The axes are those of NIfTI: the first to the right, the second to the front. ``np.rot90`` shows a
+slice upright.
 """
 
 from __future__ import annotations
@@ -22,56 +22,36 @@ from harmbench.data.planes import Plane, canonical, foreground, select_planes, t
 from harmbench.errors import HarmbenchError
 
 VERSION = 2
-"""Raised when the pixels that `prepare` returns change; part of every file fingerprint."""
+"""Increased when the pixels of `prepare` change; part of the fingerprints of files."""
 FIELD_OF_VIEW = 220.0
 """Default side of the square grid in mm: an adult head with a margin."""
 LARGEST_SIZE = 4096
-"""Pixels along one side; more is a slip, and would not fit into memory."""
+"""Largest number of pixels along one side; more would not fit into memory."""
 LARGEST_CUT = 0.05
-"""Share of the foreground that may lie outside the grid."""
+"""Largest share of the foreground outside the grid."""
 NEGATIVE_SHARE = 0.01
-"""Share of negative values that interpolation may have left behind; more is another scale."""
+"""Largest share of negative values, which interpolation may cause."""
 
 
 @dataclass(frozen=True)
 class PreprocessConfig:
-    """What becomes of every image.
-
-    Attributes
-    ----------
-    size : int
-        Side of the square grid in pixels.
-    spacing : float or None
-        Pixel side in mm; None spreads `FIELD_OF_VIEW` over the grid.
-    z : float or None
-        World z in mm of the axial slice taken from a volume; None takes one anatomical height,
-        see `harmbench.data.planes`. An image that already is a slice is not asked.
-    slices : int
-        How many axial slices are taken from a volume, the middle one at `z`.
-    step : float
-        Distance between them in mm, so that they lie alike in volumes of any voxel size.
-    percentile : float
-        Percentile of the foreground's intensities that becomes 1; above it values are clipped.
-    center : {"brain", "image"}
-        What stands in the middle of the grid: the foreground's center of mass, for images that are
-        not registered, or the middle of the image, for images on one template's grid.
-    scaled : bool
-        Whether intensities are final: neither negative values are refused nor anything scaled,
-        clipped or masked.
+    """Settings of the preprocessing.
 
     Raises
     ------
     HarmbenchError
-        For values out of range.
+        If a value is out of range.
     """
 
-    size: int = 64
-    spacing: float | None = None
-    z: float | None = None
-    slices: int = 1
-    step: float = 5.0
-    percentile: float = 99.5
+    size: int = 64  # side of the square grid in pixels
+    spacing: float | None = None  # pixel side in mm; None divides `FIELD_OF_VIEW` by the size
+    z: float | None = None  # height of the slice in mm; None: see `harmbench.data.planes`
+    slices: int = 1  # number of axial slices of a volume, the middle one at `z`
+    step: float = 5.0  # distance between them in mm
+    percentile: float = 99.5  # of the foreground that becomes 1; higher values are clipped
+    # Middle of the grid: the foreground's center of mass, or the middle of the image.
     center: Literal["brain", "image"] = "brain"
+    # Whether intensities are final: nothing is scaled, clipped or masked, and any sign is allowed.
     scaled: bool = False
 
     def __post_init__(self) -> None:
@@ -95,14 +75,14 @@ class PreprocessConfig:
 
     @property
     def spacing_mm(self) -> float:
-        """Pixel side in mm, stated or spread."""
+        """Pixel side in mm."""
         return self.spacing if self.spacing is not None else FIELD_OF_VIEW / self.size
 
 
 class Prepared(NamedTuple):
     """One image on the common grid: first axis to the right, second to the front.
 
-    `affine` says where it lies, see `harmbench.data.geometry`; None where that is not known.
+    See `harmbench.data.geometry` for `affine`; None if it is not known.
     """
 
     image: NDArray[np.float32]
@@ -118,10 +98,9 @@ def prepare(
     Parameters
     ----------
     image : SpatialImage
-        A slice or a volume; its scale slope is applied. NaN becomes 0 outside the foreground,
-        where programs write it for "nothing here".
+        A slice or a volume; its scale slope is applied. NaN outside the foreground becomes 0.
     mask : SpatialImage or None
-        Its foreground, on the same grid, where there is one; everything outside becomes 0.
+        Its foreground, on the same grid; everything outside becomes 0.
     config : PreprocessConfig
 
     Returns
@@ -133,14 +112,14 @@ def prepare(
     Raises
     ------
     HarmbenchError
-        Where a value is infinite, the foreground holds NaN, or the image is constant, negative,
-        empty, or does not fit.
+        If a value is infinite, the foreground contains NaN, or the image is constant, negative,
+        empty, or larger than the grid.
     """
     data, affine = canonical(image)
     infinite = int(np.count_nonzero(np.isinf(data)))
     if infinite:
         raise HarmbenchError(
-            f"{infinite} of its values are infinite or above 3e38; mend its scale slope"
+            f"{infinite} of its values are infinite or above 3e38; correct its scale slope"
         )
     void = np.isnan(data)
     if void.all():
@@ -167,20 +146,20 @@ def _prepare_plane(plane: Plane, threshold: float, config: PreprocessConfig) -> 
         pixels = np.where(plane.mask, pixels, np.float32(0))
     if not front.any() or np.ptp(pixels[front]) == 0:
         raise HarmbenchError("its slice holds no foreground with more than one intensity")
-    factor, offset = _placing(front, plane.spacing, config)
-    small, small_mask = resample(pixels, front, factor, offset, config.size)
+    factor, offset = _placement(front, plane.spacing, config)
+    small, small_mask = _resample(pixels, front, factor, offset, config.size)
     if not config.scaled:
         _check_cut(front, plane.spacing, small_mask, config)
         small = scale(small, small_mask, config.percentile)
     return Prepared(small, small_mask, of_grid(plane.affine, factor, offset))
 
 
-def _placing(
-    mask: NDArray[np.bool_], spacing: tuple[float, float], config: PreprocessConfig
+def _placement(
+    mask: NDArray[np.bool_], spacing: NDArray[np.float64], config: PreprocessConfig
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the factor and offset by which the grid's pixels lie on the slice's."""
-    factor = config.spacing_mm / np.asarray(spacing)
-    factor = np.where(np.abs(factor - 1) < 1e-4, 1.0, factor)  # headers hold float32 spacings
+    """Return factor and offset: pixel p of the grid is ``factor * p + offset`` of the slice."""
+    factor = config.spacing_mm / spacing
+    factor = np.where(np.abs(factor - 1) < 1e-4, 1.0, factor)  # headers contain float32 spacings
     if config.center == "brain":
         center = np.asarray(ndimage.center_of_mass(mask))
     else:
@@ -188,31 +167,17 @@ def _placing(
     return factor, center - factor * (config.size - 1) / 2
 
 
-def resample(
+def _resample(
     image: NDArray[np.float32],
     mask: NDArray[np.bool_],
     factor: NDArray[np.float64],
     offset: NDArray[np.float64],
     size: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Bring a slice onto a square grid, linearly, smoothed first where it gets coarser.
+    """Interpolate a slice and its mask linearly on a grid, after smoothing if the grid is coarser.
 
-    The Gaussian's standard deviation is (factor - 1) / 2 source pixels, as in scikit-image. Where
-    the grid already is the slice's, values come back unchanged.
-
-    Parameters
-    ----------
-    image, mask : ndarray
-        The slice and its foreground, of one shape.
-    factor, offset : ndarray, shape (2,)
-        Pixel p of the grid is pixel ``factor * p + offset`` of the slice.
-    size : int
-        Pixels along each side of the grid.
-
-    Returns
-    -------
-    image, mask : ndarray, shape (size, size)
-        0 and False outside the slice.
+    The Gaussian's standard deviation is (factor - 1) / 2 source pixels, as in scikit-image. If the
+    grid is that of the slice, values are unchanged. Outside the slice they are 0.
     """
     sigma = np.maximum(factor - 1, 0) / 2
 
@@ -228,19 +193,12 @@ def resample(
 def scale(
     image: NDArray[np.float32], mask: NDArray[np.bool_], percentile: float = 99.5
 ) -> NDArray[np.float32]:
-    """Map 0 to 0 and a high percentile of the foreground to 1, and clip to [0, 1].
-
-    Parameters
-    ----------
-    image : ndarray, any shape
-    mask : ndarray of bool, same shape
-        Foreground.
-    percentile : float
+    """Map 0 to 0 and a percentile of the foreground (`mask`) to 1, and clip to [0, 1].
 
     Raises
     ------
     HarmbenchError
-        Where that percentile is not positive.
+        If that percentile is not positive.
     """
     top = float(np.percentile(image[mask], percentile)) if mask.any() else 0.0
     if not top > 0:
@@ -249,12 +207,7 @@ def scale(
 
 
 def check_values(data: NDArray[np.float32], scaled: bool) -> None:
-    """Refuse data that are not finite, constant, or (unless final) negative in part.
-
-    Raises
-    ------
-    HarmbenchError
-    """
+    """Raise a HarmbenchError for data that are not finite, constant, or (not `scaled`) negative."""
     broken = int(np.count_nonzero(~np.isfinite(data)))
     if broken:
         raise HarmbenchError(
@@ -285,15 +238,15 @@ def _matching_mask(
 
 def _check_cut(
     before: NDArray[np.bool_],
-    spacing: tuple[float, float],
+    spacing: NDArray[np.float64],
     after: NDArray[np.bool_],
     config: PreprocessConfig,
 ) -> None:
     area = np.count_nonzero(before) * spacing[0] * spacing[1]
     cut = 1 - np.count_nonzero(after) * config.spacing_mm**2 / area
-    # On a coarse grid the area itself is rough, so only a foreground that meets the edge counts.
-    meets_edge = any(edge.any() for edge in (after[0], after[-1], after[:, 0], after[:, -1]))
-    if not after.any() or (meets_edge and cut > LARGEST_CUT):
+    # On a coarse grid the area is inexact, so the foreground must also touch the edge.
+    touches_edge = any(edge.any() for edge in (after[0], after[-1], after[:, 0], after[:, -1]))
+    if not after.any() or (touches_edge and cut > LARGEST_CUT):
         raise HarmbenchError(
             f"{cut:.0%} of its foreground lies outside the grid of {config.size} x "
             f"{config.spacing_mm:.3g} mm; raise size or spacing"

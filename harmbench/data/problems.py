@@ -18,19 +18,11 @@ MOST_SHOWN = 20
 class Problem:
     """One problem, its place, and the scan that it concerns.
 
-    Attributes
-    ----------
-    place : str
-        The file, relative to the folder of the data, and the row if there is one.
-    sentence : str
-        What is wrong and how to correct it.
-    scan : tuple of (str, str) or None
-        Participant and session that can be left out instead; None if the data as a whole cannot
-        be used.
+    The scan can be left out instead; it is None if the data as a whole cannot be used.
     """
 
-    place: str
-    sentence: str
+    place: str  # the file, relative to the folder of the data, and the row if there is one
+    sentence: str  # what is wrong and how to correct it
     scan: ScanName | None = None
 
     def __str__(self) -> str:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.dataset import Dataset, Note, by_kind
-from harmbench.data.bids_images import ImageFacts
 from harmbench.data.confounding import Confounding, confounding, eta_squared
+from harmbench.data.nifti import ImageFacts
 from harmbench.data.problems import Problem, ScanName, some
 from harmbench.data.sheet_notes import (
     equal_images,
@@ -36,26 +36,10 @@ THUMBNAILS = 6
 class DataSheet:
     """The content and the problems of a data set.
 
-    Attributes
-    ----------
-    label : str
-        Its name.
-    problems : list of Problem
-        Problems that prevent a run.
-    notes, read, set_aside : list of str
-        Other information, what was read, and what was set aside and why.
-    facts : list of (str, str)
-        Facts about the whole cohort.
-    sites, images, files : DataFrame
-        One row per site: people, prepared images, and the files (empty without files).
-    confounding : list of Confounding
-        Association of age and sex with site.
-    contrast : float
-        Share of the variance of mean foreground intensity that site explains.
-    split : Split or None
-        The split of the subjects in a run.
-    thumbnails : mapping of str to list of (str, ndarray)
-        By site, some prepared images with the names of their scans, in order of age.
+    The tables have one row per site: `sites` is about people, `images` about prepared images, and
+    `files` about the files (empty without files). `contrast` is the share of the variance of mean
+    foreground intensity that site explains. `thumbnails` are some prepared images of each site with
+    the names of their scans, in order of age.
     """
 
     label: str

@@ -10,7 +10,7 @@ import pandas as pd
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.dataset import Dataset
 from harmbench.contracts.visits import REPEAT_WITHIN, late_repeats
-from harmbench.data.bids_images import ImageFacts
+from harmbench.data.nifti import ImageFacts
 from harmbench.data.problems import ScanName, full_name, some
 
 HEIGHTS_APART = 5.0

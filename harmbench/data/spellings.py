@@ -1,24 +1,23 @@
-"""Different spellings of one name: of sites, participants and sessions."""
+"""Different spellings of one thing: of sites, participants, sessions and sexes."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
 
 import pandas as pd
 
-from harmbench.data.table_files import plain
+from harmbench.data.table_files import MISSING, plain
 from harmbench.errors import HarmbenchError
 
+SEXES = {"f": "F", "female": "F", "woman": "F", "w": "F", "m": "M", "male": "M", "man": "M"}
+OTHER_SEXES = frozenset({"o", "other"})
 
-class Identifiers(NamedTuple):
-    """Names of participants and sessions (``""`` if there is none), and sentences about them."""
 
-    people: pd.Series
-    sessions: pd.Series
-    notes: list[str]
+def name_pattern(file: str) -> str:
+    """Return the name of a BIDS file with ``*`` for participant and session."""
+    return re.sub("(sub|ses)-[^_]+", r"\1-*", file)
 
 
 def code_of(text: object) -> str:
@@ -118,8 +117,10 @@ def require_names(people: pd.Series, where: str) -> None:
         )
 
 
-def identifiers(people: pd.Series, sessions: pd.Series, where: str) -> Identifiers:
-    """Give each participant and each session one spelling.
+def identifiers(
+    people: pd.Series, sessions: pd.Series, where: str
+) -> tuple[pd.Series, pd.Series, list[str]]:
+    """Give each participant and each session (``""`` if missing) one spelling, with notes.
 
     `people` and `sessions` are Series of str, NaN if missing; `where` and the errors are those of
     `require_names`.
@@ -133,7 +134,7 @@ def identifiers(people: pd.Series, sessions: pd.Series, where: str) -> Identifie
         for names in _by_code(set(people)).values()
         if len(names) > 1
     ]
-    return Identifiers(people, sessions.fillna(""), notes + more)
+    return people, sessions.fillna(""), notes + more
 
 
 def look_alikes(names: pd.Series, kind: str) -> list[str]:
@@ -154,3 +155,82 @@ def _listed(names: Iterable[str]) -> str:
     return " and ".join(
         f"'{name}'" if plain(name) == name else ascii(name) for name in sorted(names)
     )
+
+
+def read_sexes(
+    text: pd.Series, codes: Mapping[str, str] | None = None
+) -> tuple[pd.Series, dict[int, str]]:
+    """Read the usual spellings of the sexes; "other" counts as missing.
+
+    Without `codes` numbers are faults, because their meaning differs between data sets.
+
+    Parameters
+    ----------
+    text : Series of str
+    codes : mapping of str to str or None
+        Meaning of codes such as ``"1"``: ``"F"``, ``"M"``, or ``""`` for another sex or none.
+
+    Returns
+    -------
+    values : Series
+        ``"F"``, ``"M"`` or NaN.
+    faults : dict of int to str
+        Description of each value that could not be read, by row label.
+    """
+    known = {**SEXES, **dict.fromkeys(OTHER_SEXES, ""), **(codes or {})}
+    sexes = text.map(code_of, na_action="ignore").map(known)
+    bad = text.notna() & sexes.isna()
+    write = f"one of the codes {', '.join(codes)}, " if codes else ""
+    faults = {
+        row: f"sex '{text[row]}' is not known; write {write}F, M, or n/a if it is missing"
+        for row in text.index[bad]
+    }
+    return sexes.mask(sexes == "").astype(object), faults
+
+
+def parse_codes(text: str) -> dict[str, str]:
+    """Return the meaning of sex codes from ``"1=M,2=F"``; ``{}`` from ``""``.
+
+    Raises
+    ------
+    HarmbenchError
+        If the text does not have that form, or defines only one sex.
+    """
+    codes = {}
+    for part in filter(None, (one.strip() for one in re.split("[,;]", text))):
+        code, equals, meaning = (piece.strip() for piece in part.partition("="))
+        missing = meaning.casefold() in MISSING | OTHER_SEXES
+        sex = SEXES.get(meaning.casefold(), "" if missing else None)
+        if not equals or not code or sex is None:
+            raise HarmbenchError(
+                f"--sex-codes '{text}': '{part}' is not CODE=M or CODE=F; write such as \"1=M,2=F\""
+            )
+        codes[code_of(code)] = sex
+    if codes and {"F", "M"} - set(codes.values()):
+        raise HarmbenchError(
+            f"--sex-codes '{text}' must give a code for M and one for F, such as \"1=M,2=F\""
+        )
+    return codes
+
+
+def codes_from_levels(levels: object) -> dict[str, str]:
+    """Return the meaning of sex codes from the ``Levels`` of a column in participants.json.
+
+    Descriptions are texts or objects with a ``Description``. A description that names no sex, such
+    as "not stated", means a missing sex. The result is ``{}`` if not both sexes are named.
+    """
+    codes: dict[str, str] = {}
+    for code, description in levels.items() if isinstance(levels, dict) else ():
+        if isinstance(description, dict):
+            description = description.get("Description", "")
+        words = re.findall(r"\w+", str(description).casefold())
+        named = {SEXES[word] for word in words if word in SEXES}
+        codes[code_of(code)] = named.pop() if len(named) == 1 else ""
+    return codes if {"F", "M"} <= set(codes.values()) else {}
+
+
+def codes_from_name(column: str) -> str:
+    """Return ``"1=M,2=F"`` for a column called ``SEX_ID (1=m, 2=f)``, ``""`` for any other."""
+    pairs = re.findall(r"(\d+)\s*[=:]\s*(\w+)", column)
+    known = [f"{code}={SEXES[word.casefold()]}" for code, word in pairs if word.casefold() in SEXES]
+    return ",".join(known) if len(known) == 2 else ""

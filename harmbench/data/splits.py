@@ -1,4 +1,4 @@
-"""Who is fitted on, who trains the probes, who is scored: parts drawn by subject, never by row."""
+"""Split a cohort by subject into parts for fitting, for training probes, and for scoring."""
 
 from __future__ import annotations
 
@@ -16,28 +16,19 @@ from harmbench.seeding import rng_from
 PARTS = ("fit", "probe", "test")
 HALVES = ("A", "B")
 LEAST_CROSS_FITTED = 4
-"""Subjects a site needs for cross-fitting: two in each half."""
+"""Smallest number of subjects of a site in cross-fitting: two in each half."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One way through the data: who is fitted on and who is scored.
+    """Rows for fitting, training probes and scoring; boolean masks of shape (n,).
 
-    Attributes
-    ----------
-    name : str
-        ``""`` for the three-part split; fold ``"A"`` is fitted on half A and scored on half B.
-    fit, probe, test : ndarray of bool, shape (n,)
-        Rows that methods are fitted on, that train the probes (none under cross-fitting), and that
-        are scored.
-    real : ndarray of bool, shape (n,)
-        Real images, of other subjects than `test`, that distances between distributions compare
-        with: those of `probe`; under cross-fitting those of `fit`.
+    `real` are images of subjects not in `test`, for distances between distributions.
     """
 
-    name: str
+    name: str  # "" for the three-part split; fold "A" is fitted on half A and scored on half B
     fit: NDArray[np.bool_]
-    probe: NDArray[np.bool_]
+    probe: NDArray[np.bool_]  # none in cross-fitting
     test: NDArray[np.bool_]
     real: NDArray[np.bool_]
 
@@ -46,19 +37,12 @@ class Fold:
 class Split:
     """The part of every row.
 
-    Attributes
-    ----------
-    part : ndarray of str, shape (n,)
-        ``"fit"``, ``"probe"`` or ``"test"``; under cross-fitting ``"A"`` or ``"B"``.
-    cross_fitting : bool
-        Whether every subject is scored once, by methods fitted on the other half.
-    reason : str
-        Why there is cross-fitting, ``""`` where there is none.
+    In cross-fitting every subject is scored once, by methods fitted on the other half.
     """
 
-    part: NDArray[np.str_]
+    part: NDArray[np.str_]  # shape (n,): "fit", "probe" or "test"; in cross-fitting "A" or "B"
     cross_fitting: bool
-    reason: str
+    reason: str  # reason for cross-fitting, "" without it
 
     def folds(self) -> list[Fold]:
         """Return the one fold of the three-part split, or the two of cross-fitting."""
@@ -66,15 +50,12 @@ class Split:
             fit, probe, test = (self.part == name for name in PARTS)
             return [Fold("", fit, probe, test, real=probe)]
         nobody = np.zeros(len(self.part), dtype=bool)
-        halves = {name: self.part == name for name in HALVES}
-        return [
-            Fold("A", halves["A"], nobody, halves["B"], real=halves["A"]),
-            Fold("B", halves["B"], nobody, halves["A"], real=halves["B"]),
-        ]
+        a, b = (self.part == name for name in HALVES)
+        return [Fold("A", a, nobody, b, real=a), Fold("B", b, nobody, a, real=b)]
 
 
 def stored_split(parts: ArrayLike) -> Split:
-    """Return the split that a run folder holds, from its column of parts."""
+    """Return the split of a run folder from its column of parts."""
     part = np.asarray(parts).astype(str)
     return Split(part, cross_fitting=set(part) <= set(HALVES), reason="")
 
@@ -87,26 +68,24 @@ def make_split(
 ) -> Split:
     """Split a cohort by subject, stratified by site, within-site age tertile and sex.
 
-    Subjects scanned at more than one site go to ``test``. Where a site would then have under
-    `least` subjects in a part, the split is two-fold cross-fitting instead: there the subjects
-    scanned at several sites are shared out between the halves like all others, since every subject
-    is scored exactly once by methods that have not seen any of its scans (and a cohort made of
-    travelling subjects alone can still be fitted).
+    Subjects scanned at several sites (travelling subjects) are in ``test``. If a site would then
+    have fewer than `least` subjects in a part, the split is two-fold cross-fitting instead. It
+    divides travelling subjects between the halves, because every subject is scored exactly once by
+    methods that have not seen any of its scans.
 
-    In each site, the parts are dealt along its ordered cells (sex by tertile, neighbors side by
-    side) without starting anew in each, so that a small cell is balanced together with its
-    neighbor. A missing age or sex is a cell of its own.
+    In each site, parts are assigned in one pass along ordered cells of sex and age tertile, so that
+    a small cell is balanced together with its neighbor. A missing age or sex is its own cell.
 
     Parameters
     ----------
     cohort : Cohort
-        Needs ``site``, ``age`` and ``sex``; sites are never missing.
+        With ``site``, ``age`` and ``sex``; no site is missing.
     seed : int
-        The data seed. A site's subjects are split the same whatever the other sites hold.
+        The data seed. The split of a site's subjects does not depend on other sites.
     fractions : sequence of 3 float
         Shares of `PARTS`; positive, with the sum 1.
     least : int
-        Fewest subjects that a site may have in a part of the three-part split.
+        Smallest number of subjects of a site in a part of the three-part split.
 
     Returns
     -------
@@ -116,9 +95,15 @@ def make_split(
     Raises
     ------
     HarmbenchError
-        For a cohort of one site, a site of under 4 subjects in cross-fitting, or bad fractions.
+        If there is only one site, a site has fewer than 4 subjects in cross-fitting, or the
+        fractions are not valid.
     """
-    _check_fractions(fractions)
+    valid = len(fractions) == len(PARTS) and all(f > 0 for f in fractions)
+    if not valid or abs(sum(fractions) - 1) > 1e-6:
+        raise HarmbenchError(
+            f"split fractions {tuple(fractions)} must be three positive numbers with the sum 1 "
+            f"({', '.join(PARTS)}), such as (0.4, 0.3, 0.3)"
+        )
     subjects = _subject_table(cohort)
     sites = sorted({site for row in subjects["sites"] for site in row})
     if len(sites) < 2:
@@ -136,51 +121,42 @@ def make_split(
 
 
 def validation_keys(cohort_fit: Cohort, seed: int, fraction: float = 0.1) -> list[RowKey]:
-    """Draw the rows that a method may stop or select on: whole subjects, spread over the sites.
+    """Select the validation rows of a method: whole subjects from all sites.
 
     Parameters
     ----------
     cohort_fit : Cohort
-        The fit part; only its keys are read.
+        The fit part; only its keys are used.
     seed : int
         The method seed.
     fraction : float
-        Share of the subjects, in (0, 1); at least one is drawn where there are two.
+        Share of the subjects, in (0, 1); at least one if a site has two.
 
     Returns
     -------
     list of RowKey
-        Sorted; a subject is there with all its rows or not at all. Never a site's only subject.
+        All rows of the selected subjects, sorted. The only subject of a site is never selected.
     """
     keys = sorted(cohort_fit.keys)
     home: dict[str, str] = {}
     for key in keys:
         home.setdefault(key.participant_id, key.site)
     rng = rng_from("validation", seed)
-    dealt: list[str] = []
+    subjects: list[str] = []
     for site in sorted(set(home.values())):
         names = sorted(name for name, own in home.items() if own == site)
         if len(names) > 1:
-            dealt.extend(names[i] for i in rng.permutation(len(names)))
-    if not dealt:
+            subjects.extend(names[i] for i in rng.permutation(len(names)))
+    if not subjects:
         return []
-    count = max(1, round(fraction * len(dealt)))
-    positions = ((np.arange(count) + rng.random()) * len(dealt) / count).astype(int)
-    chosen = {dealt[i] for i in positions}
+    count = max(1, round(fraction * len(subjects)))
+    positions = ((np.arange(count) + rng.random()) * len(subjects) / count).astype(int)
+    chosen = {subjects[i] for i in positions}
     return [key for key in keys if key.participant_id in chosen]
 
 
-def _check_fractions(fractions: Sequence[float]) -> None:
-    valid = len(fractions) == len(PARTS) and all(f > 0 for f in fractions)
-    if not valid or abs(sum(fractions) - 1) > 1e-6:
-        raise HarmbenchError(
-            f"split fractions {tuple(fractions)} must be three positive numbers with the sum 1 "
-            f"({', '.join(PARTS)}), such as (0.4, 0.3, 0.3)"
-        )
-
-
 def _subject_table(cohort: Cohort) -> pd.DataFrame:
-    """One row a subject, sorted by name: its sites, mean age and first stated sex."""
+    """Return one row per subject, sorted by name: its sites, mean age and stated sex."""
     table = pd.DataFrame(
         {
             "name": cohort.column("participant_id").astype(str),
@@ -210,7 +186,7 @@ def _three_parts(
 
 
 def _too_few(subjects: pd.DataFrame, sites: list[str], parts: dict[str, str], least: int) -> str:
-    """Say which site lacks subjects in which part; ``""`` where none does."""
+    """Return which site has too few subjects in which part; ``""`` if none has."""
     for site in sites:
         own = [parts[name] for name, row in subjects["sites"].items() if site in row]
         for part in PARTS:
@@ -235,14 +211,14 @@ def _halves(subjects: pd.DataFrame, sites: list[str], seed: int) -> dict[str, st
         names = _ordered_by_cell(subjects[subjects["sites"] == (site,)], seed, site)
         labels = HALVES if rng_from("split first half", seed, site).random() < 0.5 else HALVES[::-1]
         parts.update(zip(names, _deal(len(names), labels, (0.5, 0.5)), strict=True))
-    _share_out_travellers(subjects, sites, seed, parts)
+    _assign_travellers(subjects, sites, seed, parts)
     return parts
 
 
-def _share_out_travellers(
+def _assign_travellers(
     subjects: pd.DataFrame, sites: list[str], seed: int, parts: dict[str, str]
 ) -> None:
-    """Add each travelling subject to the half that its sites have fewer subjects in, in place."""
+    """Add each travelling subject to the half in which its sites have fewer subjects, in place."""
     surplus = dict.fromkeys(sites, 0)  # subjects in A minus subjects in B
     for name, half in parts.items():
         surplus[subjects["sites"][name][0]] += 1 if half == "A" else -1
@@ -258,14 +234,14 @@ def _share_out_travellers(
 
 
 def _ordered_by_cell(subjects: pd.DataFrame, seed: int, site: str) -> list[str]:
-    """Return a site's subjects with cells side by side and random order within each."""
+    """Return a site's subjects ordered by cell, in random order within each cell."""
     if subjects.empty:
         return []
     rng = rng_from("split", seed, site)
     tertile = _tertiles(subjects["age"].to_numpy(dtype=float))
     sex_names = sorted(set(subjects["sex"]))
     sex = np.array([sex_names.index(s) for s in subjects["sex"]])
-    snake = np.where(sex % 2 == 0, tertile, 3 - tertile)  # the next sex begins where this one ends
+    snake = np.where(sex % 2 == 0, tertile, 3 - tertile)  # reversed for every other sex
     order = np.lexsort((rng.permutation(len(subjects)), snake, sex))
     if rng.random() < 0.5:
         order = order[::-1]
@@ -273,7 +249,7 @@ def _ordered_by_cell(subjects: pd.DataFrame, seed: int, site: str) -> list[str]:
 
 
 def _tertiles(age: NDArray[np.float64]) -> NDArray[np.int_]:
-    """Return 0, 1 or 2 by age, 3 where it is missing; equal ages share a tertile."""
+    """Return 0, 1 or 2 by age, 3 if it is missing; equal ages are in the same tertile."""
     known = age[~np.isnan(age)]
     tertile = np.full(len(age), 3)
     if len(known):
@@ -283,16 +259,15 @@ def _tertiles(age: NDArray[np.float64]) -> NDArray[np.int_]:
 
 
 def _deal(n: int, labels: Sequence[str], fractions: Sequence[float]) -> list[str]:
-    """Deal n labels in a row so that every stretch of the row holds about its share of each.
+    """Return n labels in an order in which every section contains about the right shares.
 
-    Each place goes to the label that is furthest behind its share; so no label is ever more than
-    one place ahead, wherever the row is cut.
+    Each place gets the label that is furthest behind its share.
     """
     counts = np.zeros(len(labels))
-    dealt = []
+    labels_in_order = []
     for place in range(1, n + 1):
         behind = np.round(np.asarray(fractions) * place - counts, 9)
         chosen = int(np.argmax(behind))
         counts[chosen] += 1
-        dealt.append(labels[chosen])
-    return dealt
+        labels_in_order.append(labels[chosen])
+    return labels_in_order

@@ -11,35 +11,37 @@ import pandas as pd
 
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.dataset import Dataset, Note
-from harmbench.data.bids_images import ImageFacts
 from harmbench.data.covariates import Columns
+from harmbench.data.nifti import ImageFacts
 from harmbench.data.problems import Problem, ScanName, refuse
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
 
 class Survey(NamedTuple):
-    """The content and the problems of a data set.
+    """The content and the problems of a data set."""
 
-    Attributes
-    ----------
-    cohort : Cohort or None
-        The usable scans; None if there are none.
-    facts : list of (ScanName, ImageFacts)
-        Content of each image file that is used.
-    problems : list of Problem
-    notes : list of Note
-        What was read, what was set aside, and other information.
-    """
-
-    cohort: Cohort | None
-    facts: list[tuple[ScanName, ImageFacts]]
+    cohort: Cohort | None  # the usable scans; None if there are none
+    facts: list[tuple[ScanName, ImageFacts]]  # of each image file that is used
     problems: list[Problem]
     notes: list[Note]
 
 
 class FileDataset(Dataset):
-    """Base class of data sets in files, which report all of their problems at once."""
+    """Base class of data sets in files, which report all of their problems at once.
+
+    Parameters
+    ----------
+    path : str or Path
+    site_column, age_column, sex_column : str
+        Names of these columns; ``""`` leaves age or sex out.
+    sex_codes : str
+        Meaning of numbers in the sex column, such as ``"1=M,2=F"``.
+    age_unit : {"", "years", "months", "weeks", "days"}
+        Unit of the age column; ``""`` for the unit in the column's name, else years.
+    skip_bad : bool
+        Whether to leave out scans with problems, with notes, instead of refusing them.
+    """
 
     def __init__(
         self,

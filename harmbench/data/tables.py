@@ -41,14 +41,8 @@ class TableDataset(FileDataset):
     ----------
     path : str or Path
         A .tsv or .csv file with a header line.
-    site_column, age_column, sex_column : str
-        Names of these columns; ``""`` leaves age or sex out.
-    sex_codes : str
-        Meaning of numbers in the sex column, such as ``"1=M,2=F"``.
-    age_unit : {"", "years", "months", "weeks", "days"}
-        Unit of the age column; ``""`` for the unit in its name, else years.
-    skip_bad : bool
-        Whether to leave out rows with problems, with notes, instead of refusing them.
+    site_column, age_column, sex_column, sex_codes, age_unit, skip_bad
+        See `FileDataset`.
     features : str
         Patterns of the feature columns, such as ``"lh_*,rh_*"``; ``!`` before a pattern excludes
         columns.
@@ -111,28 +105,30 @@ class TableDataset(FileDataset):
         of_scans = [name for name in text if name in known]
         others = text[[name for name in text if name not in known]]
         nothing = pd.Series(np.nan, text.index, dtype=object)
-        names = identifiers(text["participant_id"], text.get("session_id", nothing), "line")
-        named = text.assign(participant_id=names.people, session_id=names.sessions, slice=0)
+        people, sessions, spellings = identifiers(
+            text["participant_id"], text.get("session_id", nothing), "line"
+        )
+        named = text.assign(participant_id=people, session_id=sessions, slice=0)
         sources = [dict.fromkeys(of_scans, f"{self.path.name}, line {line}") for line in text.index]
         table, problems, notes = clean(named, sources, self.columns, (), self.path.name)
         scans = list(zip(table["participant_id"], table["session_id"], strict=True))
         rows = Rows(
             self.path.name, scans, table["site"].to_numpy(str), table["age"].to_numpy(float)
         )
-        columns = read_columns(others, rows, self.features)
-        problems = [*problems, *columns.problems, *self._repeated(table, text.index)]
+        features, rest, faults, more = read_columns(others, rows, self.features)
+        problems += faults + self._repeated(table, text.index)
         bad = {problem.scan for problem in problems}
         good = np.array([scan not in bad for scan in scans])
-        good &= columns.features.notna().all(axis=1).to_numpy()
-        kept = pd.concat([table[KEYS], columns.rest.reset_index(drop=True)], axis=1)[good]
+        good &= features.notna().all(axis=1).to_numpy()
+        kept = pd.concat([table[KEYS], rest.reset_index(drop=True)], axis=1)[good]
         if self.columns.site in text:
             problems += too_few_sites(self.path.name, kept, problems)
         if "slice" in text:
             notes.insert(0, Note("column slice: a table of features has no slices", "set_aside"))
-        notes = [*map(Note, names.notes), *notes, *columns.notes, *missing_notes(kept)]
-        if columns.features.empty or not good.any() or kept["site"].isna().any():
+        notes = [*map(Note, spellings), *notes, *more, *missing_notes(kept)]
+        if features.empty or not good.any() or kept["site"].isna().any():
             return Survey(None, [], problems, notes)
-        images = standardize(columns.features[good].to_numpy())
+        images = standardize(features[good].to_numpy())
         mask = np.ones(images.shape, bool)
         cohort = Cohort(images, kept.reset_index(drop=True), mask, "table")
         return Survey(cohort, [], problems, notes)

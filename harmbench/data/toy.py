@@ -1,4 +1,4 @@
-"""A toy data set of blobs: made in milliseconds, with sites, age, sex and a truth, for checks."""
+"""A toy data set of blobs with sites, age, sex and a known truth, made in milliseconds."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ NOISE = 0.02
 
 
 class ToyDataset(Dataset):
-    """Bright ellipsoids with a dark core that grows with age, seen by sites of unlike gain.
+    """Bright ellipsoids with a dark core that grows with age, imaged with a gain per site.
 
-    Meant for contract checks and tests, where seconds count; no result on it says anything about
-    brains. Every scan is a pure function of the seed, its subject and its site.
+    It is for contract checks and tests; results on it are not about brains. Every scan is a
+    function of the seed, its subject and its site.
 
     Parameters
     ----------
     n : int
-        Subjects, one scan each, dealt to the sites in turn.
+        Number of subjects, with one scan each, assigned to the sites in turn.
     sites : int
-        Sites ``"site-a"``, ``"site-b"``, ...; the first is the reference and the youngest.
+        Number of sites ``"site-a"``, ``"site-b"``, ...; the first is the reference and the
+        youngest.
     shape : tuple of int
-        Shape of one image; unequal sides are welcome.
+        Shape of one image; the sides may differ.
     strength : float
         Size of the site effect; 0 for none.
     seed : int
-        Another seed makes other subjects and other sites.
+        Seed of the subjects and the sites.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class ToyDataset(Dataset):
 
     @property
     def info(self) -> DatasetInfo:
-        """What it says about itself."""
+        """Description of the data set."""
         return DatasetInfo(
             name="toy",
             label="Toy blobs",
@@ -63,7 +64,7 @@ class ToyDataset(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """Version and knobs."""
+        """Version and parameters."""
         return f"toy-1-{self.n}-{self.sites}-{self.shape}-{self.strength}-{self.seed}"
 
     @property
@@ -82,13 +83,13 @@ class ToyDataset(Dataset):
         table["site"] = [self.site_names[i % self.sites] for i in range(self.n)]
         rows = range(self.n)
         images = np.stack([self._scan(i, table["site"][i], draw=-1) for i in rows])
-        mask = np.stack([self._head(i) for i in rows])
+        mask = np.stack([self._radius(i) < 1.0 for i in rows])
         return Cohort(images, table, mask, "slice" if len(self.shape) == 2 else "volume")
 
     def truth(
         self, site: str, keys: Sequence[RowKey], clean: bool = False, draw: int = 0
     ) -> NDArray[np.float32]:
-        """Return the named subjects' scans at `site`, as `Dataset.truth` does."""
+        """Return the scans of subjects at `site`, see `Dataset.truth`."""
         if site not in self.site_names:
             raise unknown("site", site, self.site_names)
         numbers = [int(key.participant_id.removeprefix("toy-")) for key in keys]
@@ -115,11 +116,8 @@ class ToyDataset(Dataset):
         widths = rng.uniform(0.85, 0.95, size=len(self.shape))
         return np.sqrt(sum((g / w) ** 2 for g, w in zip(grids, widths, strict=True)))
 
-    def _head(self, i: int) -> NDArray[np.bool_]:
-        return self._radius(i) < 1.0
-
     def _scan(self, i: int, site: str, draw: int | None) -> NDArray[np.float32]:
-        """Return one scan; draw None is without noise, -1 the cohort's own."""
+        """Return one scan; draw None is without noise, -1 is the scan of the cohort."""
         subject, radius = self._subject(i), self._radius(i)
         core = 0.3 + 0.004 * (float(str(subject["age"])) - 20.0)
         sex = 0.05 if subject["sex"] == "M" else 0.0

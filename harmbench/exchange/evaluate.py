@@ -10,7 +10,7 @@ import numpy as np
 
 from harmbench.config import MethodSpec
 from harmbench.data.bids_layout import read_object
-from harmbench.data.bids_names import Name, names_of
+from harmbench.data.bids_write import Name, names_of
 from harmbench.data.problems import MOST_SHOWN, printable
 from harmbench.engine.layout import Layout
 from harmbench.errors import HarmbenchError

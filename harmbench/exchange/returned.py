@@ -14,7 +14,7 @@ from harmbench.contracts.cohort import COVARIATES, Cohort
 from harmbench.contracts.method import ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.contracts.product import ProductUnavailable
 from harmbench.data.bids_layout import refuse_strays
-from harmbench.data.bids_names import Name, names_of
+from harmbench.data.bids_write import Name, names_of
 from harmbench.data.nifti import READ_ERRORS, open_image, read_values
 from harmbench.data.problems import printable
 from harmbench.errors import HarmbenchError

@@ -1,4 +1,4 @@
-"""A person's slice: tissue fractions on a fine grid, monotone in age."""
+"""Tissue fractions of a person's slice on a fine grid, monotone in age."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ CENTER = (0.0, -17.0)
 SLICE_LEVEL = 18.0
 """Height of the axial slice in template space, in mm."""
 HALF_WIDTH = 84.0
-"""The head lies within this distance of the midline, in mm; beyond it nothing is computed."""
+"""Largest distance of the head from the midline in mm; nothing is computed outside."""
 SHARPNESS = 1.6
-"""Exponent on the template's tissue odds: undoes part of the blur of averaging 152 people."""
-
+"""Exponent of the template's tissue odds: removes part of the blur of the mean of 152 people."""
 GROWTH_STEPS = 2
-"""Steps in which the ventricles' growth is followed."""
+"""Number of integration steps of the ventricles' growth."""
 
 
 class Tissue(NamedTuple):
@@ -37,29 +36,17 @@ class Tissue(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """The image grid and the finer one that anatomy is computed on.
+    """The image grid and the finer grid for the anatomy; positions are in mm from the center."""
 
-    Attributes
-    ----------
-    size : int
-        Pixels along a side of the image.
-    pixel : float
-        Side of a pixel, mm.
-    centers : ndarray, shape (size,)
-        Pixel centers along either axis, mm from the image's center.
-    fine_x, fine_y : ndarray
-        Fine sample positions, mm; even in number.
-    """
-
-    size: int
-    pixel: float
-    centers: NDArray[np.float32]
-    fine_x: NDArray[np.float32]
+    size: int  # pixels along a side of the image
+    pixel: float  # side of a pixel, mm
+    centers: NDArray[np.float32]  # pixel centers along either axis
+    fine_x: NDArray[np.float32]  # fine sample positions; even in number
     fine_y: NDArray[np.float32]
 
 
 def make_grid(size: int) -> Grid:
-    """Return the grid for images of `size` pixels, with at least 2 x 2 fine samples a pixel."""
+    """Return the grid for images of `size` pixels, with at least 2 x 2 fine samples per pixel."""
     pixel = FIELD_OF_VIEW / size
     times = max(2, int(np.ceil(pixel / 1.6)))
     step = pixel / times
@@ -76,16 +63,15 @@ def tissue(subjects: Subjects, grid: Grid, jitter: float) -> Tissue:
     Parameters
     ----------
     subjects : Subjects
-        n people; their age and sex act here.
+        n people.
     grid : Grid
-        Where to sample.
     jitter : float
-        Standard deviation of the slice's height in mm; tilts scale with it (1 degree at 2 mm).
+        Standard deviation of the slice's height in mm; that of tilts is half of it in degrees.
 
     Returns
     -------
     Tissue
-        Fractions in [0, 1]; gray and white matter sum to at most the brain's.
+        Fractions in [0, 1]; the sum of gray and white matter is at most that of the brain.
     """
     atlas = template()
     points = _head_points(subjects, grid, jitter)
@@ -113,7 +99,7 @@ def _sample_inside(
     points: tuple[NDArray, NDArray, NDArray],
     inside: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
-    """Sample only where `inside`; 0 elsewhere. Half of the field of view is air."""
+    """Sample only points `inside`, else return 0: half of the field of view is air."""
     values = np.zeros(inside.shape, dtype=np.float32)
     x, y, z = (p[inside] for p in points)
     values[inside] = atlas.sample(volume, (x, y, z))
@@ -131,18 +117,19 @@ def ventricle_area(subjects: Subjects, grid: Grid, jitter: float) -> NDArray[np.
 
 
 def _decades(subjects: Subjects) -> NDArray[np.float32]:
-    """Decades since 18, as a column for broadcasting over (n, x, y)."""
-    return ((subjects.age - 18) / 10).astype(np.float32)[:, None, None]
+    """Return the decades since the age of 18."""
+    return _column((subjects.age - 18) / 10)
 
 
 def _column(values: NDArray) -> NDArray[np.float32]:
+    """Return one value per person for broadcasting over (n, x, y)."""
     return np.asarray(values, dtype=np.float32)[:, None, None]
 
 
 def _head_points(
     subjects: Subjects, grid: Grid, jitter: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Template coordinates (mm) of the fine samples: size, pose and individual deformation."""
+    """Template coordinates (mm) of the fine samples after size, pose and individual deformation."""
     x, y = grid.fine_x[None, :, None], grid.fine_y[None, None, :]
     size = 1 + 0.021 * (2 * _column(subjects.male) - 1) + 0.024 * _column(subjects.trait("size"))
     width = 1 + 0.018 * _column(subjects.trait("width"))
@@ -178,14 +165,14 @@ def _smooth_field(
 
 
 def _deformation(subjects: Subjects, grid: Grid) -> list[NDArray[np.float32]]:
-    """Individual displacement in mm along x, y and z, mostly alike in the two hemispheres."""
+    """Individual displacement in mm along x, y and z, similar in the two hemispheres."""
     odd = np.arange(subjects.bends.shape[-1]) % 2 == 1
     displacements = []
     for axis, rms in enumerate((1.5, 1.7, 1.1)):
         mirrored = odd if axis == 0 else ~odd
         weights = rms * np.where(mirrored, 1.33, 0.47).astype(np.float32)[:, None]
-        field = _smooth_field(subjects.bends[:, axis] * weights, grid, 55.0, 200.0)
-        displacements.append(field)
+        coefficients = subjects.bends[:, axis] * weights
+        displacements.append(_smooth_field(coefficients, grid, 55.0, 200.0))
     return displacements
 
 
@@ -200,7 +187,7 @@ def _refine(coarse: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _ventricle_growth(subjects: Subjects) -> NDArray[np.float32]:
-    """Displacement of the ventricles' walls in mm: about +0.4 mm a decade young, +1.5 mm old."""
+    """Displacement of the ventricles' walls: about 0.4 mm per decade at 18, 1.5 mm at 90 years."""
     decades = _decades(subjects)
     pace = np.exp(0.12 * _column(subjects.trait("ventricle")))
     growth = (0.34 * decades + 0.085 * decades**2) * pace
@@ -216,8 +203,8 @@ def _ventricle_shift(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Displacement in mm (x, y) around the growing ventricles.
 
-    Follows the template's push field in short steps, so that a wall that moves far does not
-    overshoot the middle of a narrow horn.
+    It integrates the template's push field in short steps, so that a wall does not cross the middle
+    of a narrow horn.
     """
     step = np.broadcast_to(_ventricle_growth(subjects) / GROWTH_STEPS, inside.shape)[inside]
     x, y, z = (p[inside] for p in points)
@@ -233,7 +220,7 @@ def _ventricle_shift(
 def _cortical_odds(
     subjects: Subjects, grid: Grid, depth: NDArray[np.float32], y: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Log odds added to fluid (sulci widen) and from white to gray matter (folding pattern)."""
+    """Log odds added to fluid (sulci widen), and from white to gray matter (folding pattern)."""
     decades = _decades(subjects)
     cortex = 1 - np.exp(-np.square(np.maximum(depth, 0) / 22.0))
     pace = np.exp(0.12 * _column(subjects.trait("cortex")))
@@ -248,7 +235,7 @@ def _cortical_odds(
 
 
 def _lesions(subjects: Subjects, grid: Grid, depth: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Share of white matter that is lesion: caps around the ventricles first, then deep spots."""
+    """Share of lesions in white matter: first caps around the ventricles, then deep spots."""
     spots = _smooth_field(subjects.spots, grid, 7.0, 40.0)
     near = np.exp(-np.square((depth - 2) / 8))
     burden = 0.60 * _decades(subjects) + 0.5 * _column(subjects.trait("lesion"))

@@ -1,13 +1,14 @@
-"""The phantom as a data set: rows, images, truth."""
+"""The phantom as a data set: its table, images and truth."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, Self
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from harmbench.contracts.cohort import Cohort, RowKey
 from harmbench.contracts.dataset import Dataset, DatasetInfo, Note
 from harmbench.data.geometry import centered
 from harmbench.data.phantom.anatomy import FIELD_OF_VIEW, make_grid, tissue
-from harmbench.data.phantom.render import Effect, render
+from harmbench.data.phantom.render import SiteScanner, render
 from harmbench.data.phantom.scanner import REFERENCE_SITE, Scanner, draw_scanner
 from harmbench.data.phantom.subjects import SITE_SHARES, Subjects, demography, draw_subjects
 from harmbench.data.phantom.template import template
@@ -27,9 +28,9 @@ from harmbench.progress import Progress
 from harmbench.seeding import seed_from
 
 PHANTOM_VERSION = 1
-"""Raised when any image changes; results of another version are never compared."""
+"""Increased when any image changes; results of different versions are not comparable."""
 BLOCK = 48
-"""Slices of 64 x 64 pixels computed together (fewer where they are larger)."""
+"""Number of slices of 64 x 64 pixels per block (fewer if they are larger)."""
 SCAN, RESCAN = "scan", "rescan"
 DEV_SEED = 1001
 """Scanner and subject seed of ``phantom-dev``."""
@@ -39,39 +40,40 @@ PREFIX = "sub-"
 class Phantom(Dataset):
     """Simulated axial T1-weighted slices of people scanned at several sites.
 
-    Anatomy comes from the ICBM 152 template, images from the sequences' signal equations; the data
-    sheet is ``docs/phantom.md``.
+    The anatomy is that of the ICBM 152 template. The images follow from the signal equations of the
+    sequences. See ``docs/phantom.md``.
 
     Parameters
     ----------
     n : int
-        Subjects in all, 2 to 99,999; sites have unequal shares (the smallest of seven about 9 %).
+        Number of subjects, 2 to 99,999; sites have different shares (of seven, at least 9 %).
     n_sites : int
-        Sites, 2 to 12.
+        Number of sites, 2 to 12.
     size : int
         Pixels along a side of the image, 16 to 256; the field of view is always 200 mm.
     strength : float
-        Site effect: 0 (every site has the reference scanner) to 2; 1 is the drawn scanners.
+        Site effect: 0 (every site has the reference scanner) to 2; 1 for the simulated scanners.
     confounding : float
         Share of the variance of age that site explains (eta squared), 0 to 0.9.
     nonlinear : float
-        Share of the site effect in contrast, point spread and distortion, which no shift and
-        scale per pixel undoes: 0 to 2.
+        Share of the site effect in contrast, point spread and distortion, which a shift and scale
+        per pixel cannot remove: 0 to 2.
     jitter : float
-        Standard deviation of the slice's height, mm, 0 to 6; its tilt is half of it in degrees.
+        Standard deviation of the slice's height in mm, 0 to 6; that of its tilt is half this value
+        in degrees.
     site_effect : bool
         False is the same as `strength` 0.
     biology : bool
         False makes the images independent of age and sex.
     travelling : int
-        The first so many subjects are scanned at every site, 0 to `n`.
+        Number of subjects, the first ones, who are scanned at every site, 0 to `n`.
     scanner_seed, subject_seed : int
-        Which scanners and which people; 0 or more.
+        Seeds of the scanners and of the people; 0 or more.
 
     Raises
     ------
     HarmbenchError
-        For a value outside its range.
+        If a value is outside its range.
     """
 
     cached = True
@@ -114,7 +116,7 @@ class Phantom(Dataset):
 
     @property
     def info(self) -> DatasetInfo:
-        """What this data set says about itself."""
+        """Description of the data set."""
         return DatasetInfo(
             name="phantom-dev" if self.scanner_seed == DEV_SEED else "phantom",
             label="Digital phantom" + (" (development)" if self.scanner_seed == DEV_SEED else ""),
@@ -126,23 +128,23 @@ class Phantom(Dataset):
 
     @property
     def knobs(self) -> dict[str, Any]:
-        """The constructor's arguments as this instance holds them."""
+        """The values of the constructor's arguments."""
         return dict(vars(self))
 
     @property
     def fingerprint(self) -> str:
-        """Version and a hash of the knobs."""
+        """Version and a hash of the arguments."""
         text = json.dumps(self.knobs, sort_keys=True)
         return f"phantom-v{PHANTOM_VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     @property
     def reference_site(self) -> str:
-        """The declared reference site, the same in every phantom."""
+        """The reference site, the same in every phantom."""
         return REFERENCE_SITE
 
     @property
     def spacing_mm(self) -> float:
-        """Side of a pixel, mm."""
+        """Side of a pixel in mm."""
         return FIELD_OF_VIEW / self.size
 
     @property
@@ -151,16 +153,15 @@ class Phantom(Dataset):
         return [f"site{chr(ord('A') + k)}" for k in range(self.n_sites)]
 
     @property
-    def effect(self) -> Effect:
-        """How far the sites' scanners are from the reference's."""
+    def weights(self) -> tuple[float, float]:
+        """Weights of the linear and the nonlinear site effects; 0 for the reference scanner."""
         strength = self.strength if self.site_effect else 0.0
-        return Effect(strength, strength * self.nonlinear)
+        return strength, strength * self.nonlinear
 
     @property
     def probe_gate(self) -> tuple[str, float] | None:
-        """At default strength a CNN tells the sites apart in 95 of 100 unharmonized images."""
-        plain = self.effect.linear >= 1 and self.effect.nonlinear >= 1 and self.n >= 1000
-        return ("site_bacc", 0.95) if plain else None
+        """At default strength a CNN recognizes the site of 95 % of the unharmonized images."""
+        return ("site_bacc", 0.95) if min(self.weights) >= 1 and self.n >= 1000 else None
 
     def with_data_seed(self, seed: int) -> Self:
         """Return the phantom with the same scanners and other people."""
@@ -168,61 +169,60 @@ class Phantom(Dataset):
         return type(self)(**{**self.knobs, "subject_seed": people})
 
     def scanner(self, site: str) -> Scanner:
-        """Return a site's scanner as drawn, at strength 1."""
+        """Return the scanner of a site at strength 1."""
         if site not in self.sites:
             raise unknown("site", site, self.sites)
         return draw_scanner(self.scanner_seed, site)
 
     def subjects(self, indices: Sequence[int] | NDArray[np.int64]) -> Subjects:
-        """Return these subjects, by number."""
+        """Return subjects by their numbers."""
         index = np.asarray(indices, dtype=np.int64)
         return draw_subjects(self.subject_seed, index, self.n_sites, self.confounding)
 
     def load(self, progress: Progress | None = None) -> Cohort:
-        """Return the cohort: `n` subjects at their sites, then the travelling subjects' others."""
+        """Return `n` subjects at their own sites, then travelling subjects at the other sites."""
         table = self.table()
         index = table["participant_id"].str.removeprefix(PREFIX).to_numpy(dtype=np.int64)
         images, masks = self._scan(index, table["site"].tolist(), (SCAN,), progress or Progress())
         return Cohort(images, table, masks)
 
     def table(self) -> pd.DataFrame:
-        """Return the participants table without computing an image."""
+        """Return the participants table without computing images."""
         index = np.arange(self.n)
-        who = demography(self.subject_seed, index, self.n_sites, self.confounding)
+        home, age, male = demography(self.subject_seed, index, self.n_sites, self.confounding)
         rows = np.repeat(np.arange(self.travelling), self.n_sites)
         site = np.tile(np.arange(self.n_sites), self.travelling)
-        away = site != who.site[rows]
-        rows, site = np.append(index, rows[away]), np.append(who.site, site[away])
+        away = site != home[rows]
+        rows, site = np.append(index, rows[away]), np.append(home, site[away])
         return pd.DataFrame(
             {
                 "participant_id": [f"{PREFIX}{i:05d}" for i in rows],
                 "session_id": "",
                 "slice": 0,
                 "site": [self.sites[s] for s in site],
-                "age": who.age[rows],
-                "sex": np.where(who.male[rows] > 0, "M", "F").astype(object),
+                "age": age[rows],
+                "sex": np.where(male[rows] > 0, "M", "F").astype(object),
             }
         )
 
     def truth(
         self, site: str, keys: Sequence[RowKey], clean: bool = False, draw: int = 0
     ) -> NDArray[np.float32]:
-        """Return the named subjects as scanned at `site`; see `Dataset.truth`.
+        """Return scans of the subjects at `site`; see `Dataset.truth`.
 
         Raises
         ------
         HarmbenchError
-            For a site or a participant that this phantom does not have, or a negative draw.
+            If the phantom does not have this site or a participant, or `draw` is negative.
         """
-        if site not in self.sites:
-            raise unknown("site", site, self.sites)
+        self.scanner(site)  # it raises if the site is unknown
         _within("draw", draw, 0, 2**62)
         index = np.array([self._index(key) for key in keys], dtype=np.int64)
         scan = None if clean else (RESCAN, draw)
         return self._scan(index, [site] * len(index), scan, Progress())[0]
 
     def geometry(self, keys: Sequence[RowKey]) -> NDArray[np.float64]:
-        """Return every slice in the middle of the axes right, anterior, superior."""
+        """Return affines with the origin in the middle of every slice."""
         affine = centered((self.size, self.size), self.spacing_mm)
         return np.broadcast_to(affine, (len(keys), 4, 4)).copy()
 
@@ -243,7 +243,7 @@ class Phantom(Dataset):
         scan: tuple[str | int, ...] | None,
         progress: Progress,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Scan subject `index[i]` at `sites[i]`, block by block."""
+        """Scan subject `index[i]` at `sites[i]`; scan None is without noise and drift."""
         images = np.empty((len(index), self.size, self.size), dtype=np.float32)
         masks = np.empty(images.shape, dtype=bool)
         block = max(1, BLOCK * 64**2 // self.size**2)
@@ -254,61 +254,87 @@ class Phantom(Dataset):
             for rows in [np.flatnonzero(names == site)]
             for start in range(0, len(rows), block)
         ]
-        work = self._renderer(index, scan)
+        template()  # it is loaded once here, not once in each thread
 
-        def one(job: tuple[str, NDArray[np.int64]]) -> int:
+        def render_rows(job: tuple[str, NDArray[np.int64]]) -> int:
             site, rows = job
-            images[rows], masks[rows] = work(site, rows)
+            names = None
+            if scan is not None:
+                seeds = (self.subject_seed, self.scanner_seed)
+                names = [(*seeds, int(i), site, *scan) for i in index[rows]]
+            images[rows], masks[rows] = self.render(self.subjects(index[rows]), site, names)
             return len(rows)
 
-        # Products of small matrices gain nothing from threads of their own, and their last bits
-        # would depend on them.
+        # Threads do not accelerate products of small matrices, and would change their last bits.
         with (
             threadpool_limits(limits=1, user_api="blas"),
             progress.task("Scanning the phantom", len(index)) as task,
             ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
         ):
-            for done in pool.map(one, jobs):
+            for done in pool.map(render_rows, jobs):
                 task.advance(done)
         return images, masks
 
-    def _renderer(
-        self, index: NDArray[np.int64], scan: tuple[str | int, ...] | None
-    ) -> Callable[[str, NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-        template()  # loaded here, or every thread would load it for itself
+    def render(
+        self, people: Subjects, site: str, scans: Sequence[tuple[str | int, ...]] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return images and masks of people at a site; `scans` seed noise and drift."""
+        people = people if self.biology else people.alike()
         grid = make_grid(self.size)
-        reference = self.scanner(REFERENCE_SITE)
-        effect = self.effect
-
-        def work(
-            site: str, rows: NDArray[np.int64]
-        ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-            people = self.subjects(index[rows])
-            if not self.biology:
-                people = people.alike()
-            maps = tissue(people, grid, self.jitter)
-            names = None
-            if scan is not None:
-                seeds = (self.subject_seed, self.scanner_seed)
-                names = [(*seeds, int(i), site, *scan) for i in index[rows]]
-            return render(maps, people, grid, self.scanner(site), reference, effect, names)
-
-        return work
+        maps = tissue(people, grid, self.jitter)
+        scanner = SiteScanner(self.scanner(site), self.scanner(REFERENCE_SITE), *self.weights)
+        return render(maps, people, grid, scanner, scans)
 
 
 def phantom_dev(**knobs: Any) -> Phantom:
-    """Return a phantom with other scanners and other people, for all development and tuning.
+    """Return a phantom with other scanners and other people, for development and tuning.
 
-    Parameters
-    ----------
-    **knobs
-        As for `Phantom`; only the defaults of the two seeds differ.
+    The arguments are those of `Phantom`; only the defaults of the two seeds differ.
     """
     return Phantom(**{"scanner_seed": DEV_SEED, "subject_seed": DEV_SEED, **knobs})
 
 
+class EffectMaps(NamedTuple):
+    """True mean effects at a site, each of shape (size, size).
+
+    `age` is the change of intensity per year, `sex` the change from women to men.
+    """
+
+    age: NDArray[np.float32]
+    sex: NDArray[np.float32]
+
+
+def effect_maps(phantom: Phantom, site: str = REFERENCE_SITE, people: int = 96) -> EffectMaps:
+    """Return the mean change of the clean image with a subject's age or sex, all else being equal.
+
+    The age effect is the slope of a least-squares line through each subject's images at 25, 40, 55,
+    70 and 85 years: a mean over adult life, because the phantom's aging accelerates.
+
+    Parameters
+    ----------
+    phantom : Phantom
+    site : str
+        Site of the scans.
+    people : int
+        Number of subjects for the mean, the first ones of the phantom.
+    """
+    subjects = phantom.subjects(np.arange(min(people, phantom.n)))
+    ages = np.array([25.0, 40.0, 55.0, 70.0, 85.0])
+    weights = (ages - ages.mean()) / np.square(ages - ages.mean()).sum()
+
+    def mean_image(**changed: float) -> NDArray[np.float64]:
+        columns = {name: np.full(len(subjects), value) for name, value in changed.items()}
+        images, _ = phantom.render(replace(subjects, **columns), site)
+        return images.mean(0, dtype=np.float64)
+
+    images = [mean_image(age=age) for age in ages]
+    slope = sum(w * image for w, image in zip(weights, images, strict=True))
+    women, men = mean_image(male=0.0), mean_image(male=1.0)
+    return EffectMaps(np.asarray(slope, dtype=np.float32), (men - women).astype(np.float32))
+
+
 def _within(name: str, value: Any, low: float, high: float, unit: str = "") -> Any:
-    """Return `value` as the bounds' type where it lies between them."""
+    """Return `value` with the type of the bounds; it must be between them."""
     kind = type(low)
     good = isinstance(value, int | np.integer | (float if kind is float else int))
     if not good or isinstance(value, bool) or not low <= value <= high:

@@ -1,4 +1,4 @@
-"""From tissue to image: what a scanner, set to a strength, makes of people's slices."""
+"""Simulate the images of people's slices: the effects of a site's scanner on tissue."""
 
 from __future__ import annotations
 
@@ -24,59 +24,42 @@ from harmbench.data.phantom.subjects import Subjects
 from harmbench.seeding import rng_from
 
 PERCENTILE = 99.5
-"""Of the intensities in the brain, which becomes 1: the scaling that files get, too."""
+"""Percentile of the intensities in the brain that becomes 1, as for images from files."""
 
 Value = TypeVar("Value", float, NDArray[np.float64])
 
 
 @dataclass(frozen=True)
-class Effect:
-    """How far a site's scanner is from the reference's.
+class SiteScanner:
+    """A scanner between that of the reference site and that of a site.
 
-    Attributes
-    ----------
-    linear : float
-        Weight of the site's receive field, transmit field and noise against the reference's.
-    nonlinear : float
-        Weight of the site's contrast, point spread and distortion.
+    The weights of the site are 0 for the scanner of the reference.
     """
 
-    linear: float
-    nonlinear: float
+    site: Scanner
+    reference: Scanner
+    linear: float  # weight in receive field, transmit field and noise
+    nonlinear: float  # weight in contrast, point spread and distortion
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What differs from scan to scan at one scanner, arrays of shape (n,) or (n, 2).
+    """Differences between n scans at one scanner; the first three are factors of shape (n,)."""
 
-    Attributes
-    ----------
-    flip : ndarray
-        Factor on the flip angle: transmit calibration.
-    blur : ndarray
-        Factor on the width of the point spread: small head motion.
-    noise : ndarray
-        Factor on the noise.
-    shift : ndarray, shape (n, 2)
-        Repositioning in the coil, mm.
-    """
-
-    flip: NDArray[np.float32]
-    blur: NDArray[np.float32]
+    flip: NDArray[np.float32]  # flip angle: transmit calibration
+    blur: NDArray[np.float32]  # width of the point spread: small head motion
     noise: NDArray[np.float32]
-    shift: NDArray[np.float32]
+    shift: NDArray[np.float32]  # (n, 2), repositioning in the coil, mm
 
 
 def render(
     maps: Tissue,
     subjects: Subjects,
     grid: Grid,
-    scanner: Scanner,
-    reference: Scanner,
-    effect: Effect,
-    scans: Many[tuple[str | int | float, ...]] | None,
+    scanner: SiteScanner,
+    scans: Many[tuple[str | int, ...]] | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Scan people's slices.
+    """Simulate scans of people's slices.
 
     Parameters
     ----------
@@ -85,35 +68,32 @@ def render(
     subjects : Subjects
         The same n people.
     grid : Grid
-        Where the image is.
-    scanner, reference : Scanner
-        The site's and the reference site's.
-    effect : Effect
-        How much of the difference between them acts; 0 gives the reference scanner.
+    scanner : SiteScanner
     scans : sequence of tuple or None
-        The names of the n scans, which seed their noise and drift; None for neither.
+        Names of the n scans, which seed their noise and drift; None for neither.
 
     Returns
     -------
     images : ndarray of float32, shape (n, size, size)
         In [0, 1], 0 outside the brain.
     masks : ndarray of bool, shape (n, size, size)
-        Where at least half of a pixel is brain.
+        Pixels of which at least half is brain.
     """
     n = len(subjects)
     rngs = None if scans is None else [rng_from("phantom", "scan", *name) for name in scans]
     drift = _drift(n, rngs)
     place = np.stack([2.5 * subjects.trait("place_x"), 4 * subjects.trait("place_y")], 1)
-    gray, white, brain = _acquire(maps, place, grid, scanner, reference, effect, drift)
+    gray, white, brain = _acquire(maps, place, grid, scanner, drift)
     x = grid.centers[None, :, None] + (place + drift.shift)[:, 0, None, None]
     y = grid.centers[None, None, :] + (place + drift.shift)[:, 1, None, None]
-    image = _contrast((gray, white, brain), x, y, subjects, scanner, reference, effect, drift)
-    image *= _receive(x, y, scanner, reference, effect)
+    image = _contrast((gray, white, brain), x, y, subjects, scanner, drift)
+    image *= _receive(x, y, scanner)
     if rngs is not None:
-        level = _between(np.log(reference.noise), np.log(scanner.noise), min(effect.linear, 1.5))
+        noises = np.log(scanner.reference.noise), np.log(scanner.site.noise)
+        level = _between(*noises, min(scanner.linear, 1.5))
         image = _rician(image, np.exp(level) / grid.pixel * drift.noise, rngs)
     mask = brain > 0.5
-    # A soft edge: a hard one would turn the last bits of a machine into whole pixels.
+    # The edge is soft: with a hard one, rounding differences would change whole pixels.
     image *= np.clip(2 * brain - 0.5, 0, 1)
     return _scale(image, mask), mask
 
@@ -138,17 +118,15 @@ def _acquire(
     maps: Tissue,
     place: NDArray[np.float32],
     grid: Grid,
-    scanner: Scanner,
-    reference: Scanner,
-    effect: Effect,
+    scanner: SiteScanner,
     drift: Drift,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Tissue fractions of the image's pixels: distortion, point spread and pixel averaging."""
-    w = effect.nonlinear
-    fwhm = np.exp(_between(np.log(reference.fwhm), np.log(scanner.fwhm), w))
+    site, reference, weight = scanner.site, scanner.reference, scanner.nonlinear
+    fwhm = np.exp(_between(np.log(reference.fwhm), np.log(site.fwhm), weight))
     width = np.sqrt(np.square(fwhm * drift.blur / 2.3548) + grid.pixel**2 / 12)
-    stretch = _between(reference.stretch, scanner.stretch, w)
-    warp = _between(reference.warp, scanner.warp, w)
+    stretch = _between(reference.stretch, site.stretch, weight)
+    warp = _between(reference.warp, site.warp, weight)
     sides = []
     for axis, fine in enumerate((grid.fine_x, grid.fine_y)):
         offset = place[:, axis, None]
@@ -169,20 +147,19 @@ def _contrast(
     x: NDArray[np.float32],
     y: NDArray[np.float32],
     subjects: Subjects,
-    scanner: Scanner,
-    reference: Scanner,
-    effect: Effect,
+    scanner: SiteScanner,
     drift: Drift,
 ) -> NDArray[np.float32]:
-    """Image before the receive field, 1 where young white matter is in the center."""
+    """Image without the receive field; young white matter in the center has the value 1."""
     gray, white, brain = parts
     fluid = np.maximum(brain - gray - white, 0)
     radius = (np.square(x) + np.square(y)) / np.float32(RADIUS**2)
     total = np.zeros_like(gray)
-    b1 = np.float32(_between(reference.transmit, scanner.transmit, effect.linear))
+    site, reference = scanner.site, scanner.reference
+    b1 = np.float32(_between(reference.transmit, site.transmit, scanner.linear))
     flip = drift.flip[:, None, None] * (1 + b1 * (np.float32(0.4) - radius))
     flip = np.clip(flip, 0.6, 1.4)
-    for one, weight in ((reference, 1 - effect.nonlinear), (scanner, effect.nonlinear)):
+    for one, weight in ((reference, 1 - scanner.nonlinear), (site, scanner.nonlinear)):
         if weight == 0:
             continue
         times = _relaxation(subjects, one.sequence)
@@ -203,7 +180,7 @@ def _tissue_signal(
 
 
 def _relaxation(subjects: Subjects, sequence: Sequence) -> list[NDArray[np.float32]]:
-    """T1 of fluid, gray and white matter in s, each (n, 1, 1): drifts with age, differs a bit."""
+    """T1 of fluid, gray and white matter in s by age and individual, each (n, 1, 1)."""
     late = ((subjects.age - 18) / 72).astype(np.float32)
     gray = (1 - 0.06 * late) * (1 + 0.012 * subjects.trait("gray_t1"))
     white = (1 + 0.04 * late + 0.08 * late**2) * (1 + 0.012 * subjects.trait("white_t1"))
@@ -213,14 +190,10 @@ def _relaxation(subjects: Subjects, sequence: Sequence) -> list[NDArray[np.float
 
 
 def _receive(
-    x: NDArray[np.float32],
-    y: NDArray[np.float32],
-    scanner: Scanner,
-    reference: Scanner,
-    effect: Effect,
+    x: NDArray[np.float32], y: NDArray[np.float32], scanner: SiteScanner
 ) -> NDArray[np.float32]:
-    """Receive sensitivity, fixed to the scanner, at the subject's position in it."""
-    coefficients = _between(reference.receive, scanner.receive, effect.linear)
+    """Receive sensitivity of the scanner at the position of the subject."""
+    coefficients = _between(scanner.reference.receive, scanner.site.receive, scanner.linear)
     log = np.zeros(np.broadcast_shapes(x.shape, y.shape), dtype=np.float32)
     for weight, term in zip(coefficients, receive_terms(x, y), strict=True):
         log += np.float32(weight) * term
@@ -240,13 +213,13 @@ def _rician(
 
 def _scale(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Scale each image so that a percentile of its brain's intensities is 1; clip to [0, 1]."""
-    flat = np.where(mask, image, np.float32(-1)).reshape(len(image), -1)
-    ranked = np.sort(flat, axis=1)
+    ranked = np.where(mask, image, np.float32(-1)).reshape(len(image), -1)
+    ranked.sort(axis=1)
     count = mask.reshape(len(mask), -1).sum(1)
-    rank = flat.shape[1] - 1 - (1 - PERCENTILE / 100) * (count - 1)
+    rank = ranked.shape[1] - 1 - (1 - PERCENTILE / 100) * (count - 1)
     low = np.floor(rank).astype(int)
     rows = np.arange(len(image))
-    high = np.minimum(low + 1, flat.shape[1] - 1)
+    high = np.minimum(low + 1, ranked.shape[1] - 1)
     part = (rank - low).astype(np.float32)
     level = ranked[rows, low] * (1 - part) + ranked[rows, high] * part
     return np.clip(image / level[:, None, None], 0, 1)

@@ -1,4 +1,4 @@
-"""Scanners: who they are, and what each makes of a tissue by the signal equations.
+"""Scanners: their properties, and the signal of tissue by the signal equations.
 
 Sources
 -------
@@ -18,94 +18,53 @@ from numpy.typing import NDArray
 
 from harmbench.seeding import rng_from
 
-TISSUES = ("fluid", "gray", "white")
 PROTON_DENSITY = np.array([1.0, 0.86, 0.77])
+"""Relative proton densities of fluid, gray and white matter; the next tables have this order."""
 T1 = {1.5: np.array([4.3, 1.197, 0.646]), 3.0: np.array([4.3, 1.607, 0.838])}
-"""Longitudinal relaxation times in s, by field strength in T, in the order of `TISSUES`."""
+"""Longitudinal relaxation times in s, by field strength in T."""
 T2_STAR = {1.5: np.array([0.6, 0.0840, 0.0662]), 3.0: np.array([0.4, 0.0660, 0.0532])}
 """Effective transverse relaxation times in s."""
 RECEIVE_TERMS = 9
 """Number of polynomial terms of the logarithm of the receive sensitivity."""
 RADIUS = 90.0
-"""Length in mm at which fields and distortions are stated: about the head's half length."""
+"""Unit of length in mm of fields and distortions: about half the length of the head."""
 
 REFERENCE_SITE = "siteA"
-"""The declared reference: always a 3 T MPRAGE, the protocol of most current cohorts."""
+"""The reference: always a 3 T MPRAGE, the protocol of most current cohorts."""
 RECEIVE_SPREAD = np.array([0.05, 0.06, 0.12, 0.12, 0.06, 0.06, 0.06, 0.06, 0.06])
-"""Standard deviations over scanners of the coefficients, linear and quadratic terms first."""
+"""Standard deviations of the coefficients between scanners, linear and quadratic terms first."""
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """A T1-weighted sequence on a magnet.
-
-    Attributes
-    ----------
-    kind : {"MPRAGE", "SPGR"}
-    field : float
-        Field strength, T: 1.5 or 3.
-    tr : float
-        Repetition time, s: between inversions (MPRAGE) or between pulses (SPGR).
-    te : float
-        Echo time, s.
-    flip : float
-        Flip angle, degrees.
-    ti : float
-        Time from inversion to the center of the readout, s (MPRAGE).
-    spacing : float
-        Time between readout pulses, s (MPRAGE).
-    echoes : int
-        Readout pulses after one inversion (MPRAGE).
-    """
+    """A T1-weighted sequence on a magnet; times are in s."""
 
     kind: Literal["MPRAGE", "SPGR"]
-    field: float
-    tr: float
-    te: float
-    flip: float
-    ti: float = 0.0
-    spacing: float = 0.0
-    echoes: int = 0
+    field: float  # field strength, T: 1.5 or 3
+    tr: float  # repetition time: between inversions (MPRAGE) or between pulses (SPGR)
+    te: float  # echo time
+    flip: float  # flip angle, degrees
+    ti: float = 0.0  # from the inversion to the center of the readout (MPRAGE)
+    spacing: float = 0.0  # between readout pulses (MPRAGE)
+    echoes: int = 0  # readout pulses after one inversion (MPRAGE)
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """A site's scanner.
-
-    Attributes
-    ----------
-    site : str
-        Name of the site.
-    sequence : Sequence
-        Gives the tissue contrast.
-    fwhm : float
-        In-plane full width at half maximum of the point spread, mm.
-    noise : float
-        Standard deviation of the complex noise's parts at 1 mm pixels, as a share of the signal
-        of young white matter.
-    stretch : ndarray, shape (2,)
-        Error of the scale along x and y.
-    warp : ndarray, shape (2,)
-        Displacement along x and y at `RADIUS` from the isocenter, as a share of `RADIUS`, growing
-        with the third power.
-    receive : ndarray, shape (RECEIVE_TERMS,)
-        Coefficients of the logarithm of the receive sensitivity, see `receive_terms`.
-    transmit : float
-        How much lower the flip angle is at `RADIUS` than in the center, as a share.
-    """
+    """A site's scanner. `stretch` and `warp` have shape (2,), for the axes x and y."""
 
     site: str
     sequence: Sequence
-    fwhm: float
-    noise: float
-    stretch: NDArray[np.float64]
-    warp: NDArray[np.float64]
-    receive: NDArray[np.float64]
-    transmit: float
+    fwhm: float  # in-plane full width at half maximum of the point spread, mm
+    noise: float  # standard deviation at 1 mm pixels; 1 is the signal of young white matter
+    stretch: NDArray[np.float64]  # relative error of the scale
+    warp: NDArray[np.float64]  # displacement at `RADIUS`, in units of it; grows as the third power
+    receive: NDArray[np.float64]  # coefficients of the log receive sensitivity, `receive_terms`
+    transmit: float  # share by which the flip angle is lower at `RADIUS` than in the center
 
 
 def draw_scanner(seed: int, site: str) -> Scanner:
-    """Return a site's scanner, a pure function of the scanner seed and the site's name."""
+    """Return a site's scanner, which depends only on the scanner seed and the site's name."""
     rng = rng_from("phantom", "scanner", seed, site)
     reference = site == REFERENCE_SITE
     draw = rng.random(24)
@@ -164,13 +123,13 @@ def signal(sequence: Sequence, t1: NDArray, flip_scale: NDArray) -> NDArray:
     t1 : ndarray
         Longitudinal relaxation time, s.
     flip_scale : ndarray
-        Local flip angle over the nominal one; broadcast against `t1`.
+        Local flip angle divided by the nominal one; broadcast against `t1`.
 
     Returns
     -------
     ndarray
-        Share of the equilibrium magnetization; positive except where an inverted tissue has not
-        yet recovered (its magnitude is taken when the image is formed).
+        Share of the equilibrium magnetization. It is negative if an inverted tissue has not yet
+        recovered; the image uses the magnitude.
     """
     angle = np.deg2rad(sequence.flip) * flip_scale
     sin, cos = np.sin(angle), np.cos(angle)
@@ -186,7 +145,7 @@ def signal(sequence: Sequence, t1: NDArray, flip_scale: NDArray) -> NDArray:
     limit = (1 - e1) / (1 - factor)
     to_middle = np.exp(half * np.log(factor))
     to_end = np.exp(sequence.echoes * np.log(factor))
-    # Magnetization just before the inversion repeats itself: m = after*(train(before(-m))) + ...
+    # The magnetization before the inversion is periodic: m = after*(train(before(-m))) + ...
     gain = -after * to_end * before
     start = after * (to_end * (1 - before) + limit * (1 - to_end)) + 1 - after
     m = start / (1 - gain)

@@ -1,4 +1,4 @@
-"""Who the phantom's people are: each one a pure function of the subject seed and an index."""
+"""The people of the phantom: each depends only on the subject seed and an index."""
 
 from __future__ import annotations
 
@@ -11,69 +11,39 @@ from scipy import special
 from harmbench.seeding import rng_from
 
 AGE_RANGE = (18.0, 90.0)
-"""Youngest and oldest, in years."""
+"""Lowest and highest age in years."""
 SITE_SHARES = (0.22, 0.09, 0.17, 0.12, 0.15, 0.11, 0.14, 0.10, 0.16, 0.13, 0.19, 0.08)
-"""Relative sizes of the sites, cut to their number and normalized; of seven, the least is 9 %."""
+"""Relative sizes of the first, second, ... site; the smallest of seven has 9 %."""
 SITE_AGES = (0.1, 1.4, -1.3, 0.7, -0.5, 1.0, -0.9, 0.4, -1.5, 1.2, -0.2, 0.8)
-"""Where each site's ages lie relative to the others, before standardizing."""
+"""Relative mean age of each site before standardizing."""
 SITE_SEXES = (0.0, 0.09, -0.07, -0.11, 0.06, 0.10, -0.04, 0.08, -0.09, 0.03, -0.06, 0.07)
-"""Each site's share of women minus one half at `confounding` 0.25."""
+"""Share of women at each site minus one half, at `confounding` 0.25."""
 TRAITS = (
-    "size",
-    "width",
-    "turn",
-    "level",
-    "pitch",
-    "roll",
-    "ventricle",
-    "cortex",
-    "lesion",
-    "gray_t1",
-    "white_t1",
-    "place_x",
-    "place_y",
-)
-"""Names of the standard normal traits that make one person differ from another."""
+    "size", "width", "turn", "level", "pitch", "roll", "ventricle", "cortex", "lesion", "gray_t1",
+    "white_t1", "place_x", "place_y",
+)  # fmt: skip
+"""Names of the standard normal traits of a person."""
 DEFORMATION_MODES = 11
 FOLDING_MODES = 34
 LESION_MODES = 44
-# Additive recurrences (Roberts 2018): the golden ratio spreads subjects over sites, its
-# two-dimensional generalization ages and sexes within each site, evenly at every cohort size.
+# Additive recurrences (Roberts 2018): the golden ratio distributes subjects evenly over sites, its
+# two-dimensional generalization distributes ages and sexes in each site, for any cohort size.
 _SITE_STEP = 0.6180339887498949
 _AGE_STEP, _SEX_STEP = 0.7548776662466927, 0.5698402909980532
 
 
 @dataclass(frozen=True)
 class Subjects:
-    """Some people, as arrays with one entry each.
-
-    Attributes
-    ----------
-    index : ndarray of int, shape (n,)
-    site : ndarray of int, shape (n,)
-        Number of the home site.
-    age : ndarray of float, shape (n,)
-        Years.
-    male : ndarray of float, shape (n,)
-        1 for men, 0 for women.
-    traits : ndarray of float32, shape (n, len(TRAITS))
-        Standard normal.
-    bends : ndarray of float32, shape (n, 3, DEFORMATION_MODES, DEFORMATION_MODES)
-        Standard normal coefficients of the individual deformation (x, y, z).
-    folds : ndarray of float32, shape (n, 2, FOLDING_MODES, FOLDING_MODES)
-        Of the individual folding pattern (sulcal fluid, gray-white border).
-    spots : ndarray of float32, shape (n, LESION_MODES, LESION_MODES)
-        Of where white-matter lesions come first.
-    """
+    """n people. The coefficients are standard normal; k is the number of modes."""
 
     index: NDArray[np.int64]
-    site: NDArray[np.int64]
-    age: NDArray[np.float64]
-    male: NDArray[np.float64]
-    traits: NDArray[np.float32]
-    bends: NDArray[np.float32]
-    folds: NDArray[np.float32]
-    spots: NDArray[np.float32]
+    site: NDArray[np.int64]  # number of the home site
+    age: NDArray[np.float64]  # years
+    male: NDArray[np.float64]  # 1 for men, 0 for women
+    traits: NDArray[np.float32]  # (n, len(TRAITS)), standard normal
+    bends: NDArray[np.float32]  # (n, 3, k, k), of the individual deformation along x, y, z
+    folds: NDArray[np.float32]  # (n, 2, k, k), of the folds: sulcal fluid, gray-white border
+    spots: NDArray[np.float32]  # (n, k, k), of the places where lesions appear first
 
     def __len__(self) -> int:
         return len(self.index)
@@ -83,49 +53,25 @@ class Subjects:
         return self.traits[:, TRAITS.index(name)]
 
     def alike(self) -> Subjects:
-        """Return the same people, all of one age and halfway between the sexes."""
+        """Return the same people, all with the same age and between the sexes."""
         same = np.ones(len(self))
         return replace(self, age=50.0 * same, male=0.5 * same)
 
 
-@dataclass(frozen=True)
-class Demography:
-    """Site, age and sex of some subjects, without their anatomy (arrays of shape (n,))."""
-
-    site: NDArray[np.int64]
-    age: NDArray[np.float64]
-    male: NDArray[np.float64]
-
-
-def site_shares(n_sites: int) -> NDArray[np.float64]:
-    """Return each site's share of the subjects, summing to 1."""
-    shares = np.array(SITE_SHARES[:n_sites])
-    return shares / shares.sum()
-
-
 def demography(
     seed: int, indices: NDArray[np.int64], n_sites: int, confounding: float
-) -> Demography:
-    """Return who is scanned where, how old they are, and which sex they have.
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return site number, age in years and sex (1 for men, 0 for women) of subjects.
 
-    Ages follow Wigner's semicircle (Beta(1.5, 1.5)) over `AGE_RANGE` in all; a site shifts the
-    normal scores of its subjects so that it explains `confounding` of their variance.
-
-    Parameters
-    ----------
-    seed : int
-        The subject seed.
-    indices : ndarray of int, shape (n,)
-        Subject numbers, from 0.
-    n_sites : int
-        Number of sites.
-    confounding : float
-        Share of the variance of age that site explains, in [0, 0.9].
+    All ages together have a Wigner semicircle distribution (Beta(1.5, 1.5)) over `AGE_RANGE`. A
+    site shifts the normal scores of its subjects, so that it explains the share `confounding` (0
+    to 0.9) of their variance. `indices` are subject numbers from 0, shape (n,).
     """
     index = np.asarray(indices, dtype=np.int64)
     everyone = np.arange(index.max(initial=-1) + 1)
     rng = rng_from("phantom", "demography", seed)
-    shares = site_shares(n_sites)
+    shares = np.array(SITE_SHARES[:n_sites])
+    shares = shares / shares.sum()
     place = (rng.random() + everyone * _SITE_STEP) % 1.0
     home = np.minimum(np.searchsorted(np.cumsum(shares), place, side="right"), n_sites - 1)
     order = (np.cumsum(home[:, None] == np.arange(n_sites), axis=0) - 1)[index, home[index]]
@@ -142,13 +88,13 @@ def demography(
     low, high = AGE_RANGE
     age = low + (high - low) * special.betaincinv(1.5, 1.5, special.ndtr(latent))
     women = 0.5 + np.array(SITE_SEXES)[site] * min(1.5, np.sqrt(confounding / 0.25))
-    return Demography(site.astype(np.int64), np.round(age, 2), (by_sex >= women).astype(float))
+    return site.astype(np.int64), np.round(age, 2), (by_sex >= women).astype(float)
 
 
 def draw_subjects(
     seed: int, indices: NDArray[np.int64], n_sites: int, confounding: float
 ) -> Subjects:
-    """Return these subjects; each depends on the seed and its own index only."""
+    """Return subjects; each depends only on the seed and its index."""
     who = demography(seed, indices, n_sites, confounding)
     shapes = (
         (len(TRAITS),),
@@ -161,4 +107,4 @@ def draw_subjects(
         rng = rng_from("phantom", "subject", seed, int(index))
         for part, shape in zip(parts, shapes, strict=True):
             part[row] = rng.standard_normal(shape, dtype=np.float32)
-    return Subjects(np.asarray(indices, dtype=np.int64), who.site, who.age, who.male, *parts)
+    return Subjects(np.asarray(indices, dtype=np.int64), *who, *parts)

@@ -1,7 +1,7 @@
-"""The ICBM 152 template around the phantom's slice, as smooth maps that are quick to sample.
+"""The ICBM 152 template near the phantom's slice, as smooth maps.
 
 The maps are the symmetric non-linear 2009a average of 152 brains (Fonov et al., NeuroImage 2011,
-doi:10.1016/j.neuroimage.2010.07.033) at 1 mm, which nilearn ships inside its package.
+doi:10.1016/j.neuroimage.2010.07.033) at 1 mm, which is part of nilearn.
 """
 
 from __future__ import annotations
@@ -15,39 +15,27 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Z_RANGE = (-14, 50)
-"""Lowest and highest axial plane kept, in mm; slices beyond it repeat the last plane."""
+"""Lowest and highest axial plane in mm; positions outside get the values of the last plane."""
 ODDS_FLOOR = 0.015
-"""Added to each tissue probability, so that log odds stay finite."""
+"""Constant added to each tissue probability, so that log odds are finite."""
 PUSH_RANGE = 14.0
-"""Distance from a ventricle's wall, in mm, at which its displacement has fallen to exp(-1)."""
+"""Distance from a ventricle's wall in mm at which the displacement is reduced to exp(-1)."""
 VENTRICLE_BOX = ((-34.0, 34.0), (-62.0, 34.0), (-14.0, 34.0))
-"""Where the lateral and third ventricles lie (x, y, z in mm); other fluid is not pushed."""
+"""Box with the lateral and third ventricles (x, y, z in mm); other fluid does not move."""
 
 
 @dataclass(frozen=True)
 class Template:
     """Maps of shape (z, x, y) at 1 mm, first voxel at `origin` (z, x, y in mm, RAS).
 
-    The slowest axis is z, since an axial slice then lies together in memory.
-
-    Attributes
-    ----------
-    gray, white : ndarray of float32
-        Log odds of gray and white matter against cerebrospinal fluid.
-    edge : ndarray of float32
-        Distance from the surface of the skull-stripped brain in mm, positive inside.
-    depth : ndarray of float32
-        Distance from the wall of the nearest ventricle in mm, negative inside.
-    push : ndarray of float32, shape (2, z, x, y)
-        In-plane displacement (x, y) that a ventricle's wall growing by 1 mm causes.
-    origin : ndarray of float, shape (3,)
+    The first axis is z, so that an axial slice is contiguous in memory. Distances are in mm.
     """
 
-    gray: NDArray[np.float32]
+    gray: NDArray[np.float32]  # log odds of gray matter against cerebrospinal fluid
     white: NDArray[np.float32]
-    edge: NDArray[np.float32]
-    depth: NDArray[np.float32]
-    push: NDArray[np.float32]
+    edge: NDArray[np.float32]  # distance from the surface of the brain, positive inside
+    depth: NDArray[np.float32]  # distance from the nearest ventricle, negative inside
+    push: NDArray[np.float32]  # (2, z, x, y): displacement if a ventricle's wall grows by 1 mm
     origin: NDArray[np.float64]
 
     def sample(
@@ -63,7 +51,7 @@ class Template:
 
 @cache
 def template() -> Template:
-    """Load the template once: tissue log odds, brain mask, and the ventricles' geometry."""
+    """Return the template: tissue log odds, brain mask, and the ventricles' geometry."""
     from nilearn import datasets
 
     head = datasets.load_mni152_template(resolution=1)
