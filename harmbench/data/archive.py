@@ -22,9 +22,6 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 are far higher."""
 LEAST_MAPPED = 2**26
 """Smallest array, in bytes, that is mapped instead of read: 64 MiB."""
-LOCAL_HEADER = 30
-LENGTHS = slice(26, 30)
-"""Bytes of the local header with the lengths of the name and the extra field that follow it."""
 
 
 def read_npz(path: Path, large: Collection[str] = ()) -> dict[str, NDArray]:
@@ -88,7 +85,8 @@ def _mapped(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDAr
             pass
     with path.open("rb") as file:
         file.seek(info.header_offset)
-        lengths = np.frombuffer(file.read(LOCAL_HEADER)[LENGTHS], dtype="<u2")
+        # The last 4 of the 30 bytes are the lengths of the name and the extra field after them.
+        lengths = np.frombuffer(file.read(30)[26:], dtype="<u2")
         file.seek(int(lengths.sum()), 1)
         npy.read_magic(file)
         shape, fortran, dtype = npy.read_array_header_1_0(file)

@@ -97,7 +97,13 @@ class ArrayDataset(FileDataset):
 
 def _survey(arrays: Mapping[str, NDArray], columns: Columns, place: str) -> Survey:
     """Make a cohort of the arrays of the archive `place`; raise for faults of whole arrays."""
-    images = _checked_images(arrays)
+    images = arrays["images"]
+    if images.ndim != 3 or images.dtype.kind not in "biuf" or 0 in images.shape:
+        raise HarmbenchError(
+            f"images must be real numbers of shape (n, h, w), not {images.dtype} {images.shape}"
+        )
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite: refused
+        images = images.astype(np.float32, copy=False)
     table, problems, notes = _table(arrays, len(images), columns)
     scans = list(zip(table["participant_id"], table["session_id"], strict=True))
     mask = arrays.get("mask")
@@ -188,16 +194,6 @@ def _read(path: Path, columns: Columns) -> dict[str, NDArray]:
             f"{hint if set(missing) - set(REQUIRED) else ''}"
         )
     return arrays
-
-
-def _checked_images(arrays: Mapping[str, NDArray]) -> NDArray[np.float32]:
-    images = arrays["images"]
-    if images.ndim != 3 or images.dtype.kind not in "biuf" or 0 in images.shape:
-        raise HarmbenchError(
-            f"images must be real numbers of shape (n, h, w), not {images.dtype} {images.shape}"
-        )
-    with np.errstate(over="ignore"):  # values too large for float32 become infinite: refused
-        return images.astype(np.float32, copy=False)
 
 
 def _table(

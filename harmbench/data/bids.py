@@ -228,27 +228,28 @@ class BIDSDataset(FileDataset):
         everything, notes = find_scans(self.path, self.suffix, self.contains)
         tables = self._tables(everything)
         self._refuse_strays(*tables, *description_files(self.path, tables))
-        rows = scan_rows(self.path, everything, self.columns)
-        notes += rows.notes
-        if rows.table.empty:
+        scans, table, sources, problems, more = scan_rows(self.path, everything, self.columns)
+        notes += more
+        if table.empty:
             nothing = "no scan has a row of its own; nothing is left to use"
-            problems = [*rows.problems, Problem("participants.tsv", nothing)]
-            return Index(everything, [], rows.table, problems, notes)
+            problems.append(Problem("participants.tsv", nothing))
+            return Index(everything, [], table, problems, notes)
         people = participants_file(self.path)
         described = {
             file.name: read_object(file) for file in sorted(description_files(self.path, tables))
         }
-        table, problems, more = clean(
-            rows.table, rows.sources, self.columns, list(described.values()), people.name
+        absent = {file: [n for n in said if n not in table] for file, said in described.items()}
+        table, faults, more = clean(
+            table, sources, self.columns, list(described.values()), people.name
         )
-        problems = rows.problems + problems
+        problems += faults
         notes += more
-        for file, description in described.items():
-            if absent := [name for name in description if name not in rows.table]:
-                notes.append(Note(f"{file}: no column is called {some(absent)}", "set_aside"))
+        for file, names in absent.items():
+            if names:
+                notes.append(Note(f"{file}: no column is called {some(names)}", "set_aside"))
         bad = {problem.scan for problem in problems if problem.scan is not None}
-        good = np.array([scan.name not in bad for scan in rows.scans], dtype=bool)
-        scans = [scan for scan in rows.scans if scan.name not in bad]
+        good = np.array([scan.name not in bad for scan in scans], dtype=bool)
+        scans = [scan for scan in scans if scan.name not in bad]
         table = table[good].reset_index(drop=True)
         if not any(p.scan is None for p in problems):
             problems += too_few_sites(people.name, table, problems)

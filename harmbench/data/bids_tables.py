@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -13,24 +13,11 @@ from harmbench.data.bids_side_tables import Row, SideTables
 from harmbench.data.covariates import Columns, no_names
 from harmbench.data.problems import Problem, ScanName, full_name, some
 from harmbench.data.spellings import SEXES, code_of, fitted, require_names
-from harmbench.data.table_files import SECOND_HEADER, read_table, second_header
+from harmbench.data.table_files import read_table, second_header
 from harmbench.errors import HarmbenchError
 
 MOST_NAMED = 30
 """Largest number of other columns that the data sheet lists."""
-
-
-class Rows(NamedTuple):
-    """One row per scan, as text, with the file and line of each value.
-
-    Scans without a row, or with two, are left out.
-    """
-
-    scans: list[Scan]
-    table: pd.DataFrame
-    sources: list[dict[str, str]]
-    problems: list[Problem]
-    notes: list[Note]
 
 
 def participants_file(root: Path) -> Path:
@@ -48,10 +35,23 @@ def participants_file(root: Path) -> Path:
     raise HarmbenchError(f"{root} has no participants.tsv; it must name each scan's site")
 
 
-def scan_rows(root: Path, scans: list[Scan], columns: Columns) -> Rows:
+def scan_rows(
+    root: Path, scans: list[Scan], columns: Columns
+) -> tuple[list[Scan], pd.DataFrame, list[dict[str, str]], list[Problem], list[Note]]:
     """Join participants.tsv with sessions.tsv and scans.tsv, which have priority.
 
     participants.tsv may have a ``session_id`` column and one row per session.
+
+    Returns
+    -------
+    scans : list of Scan
+        The scans that have one row each.
+    table : DataFrame
+        Their rows, as text.
+    sources : list of dict of str to str
+        For each row, the file and line of each value.
+    problems : list of Problem
+    notes : list of Note
 
     Raises
     ------
@@ -61,9 +61,10 @@ def scan_rows(root: Path, scans: list[Scan], columns: Columns) -> Rows:
     file = participants_file(root)
     people, twice, notes = _people(file, scans, columns.site)
     beside = SideTables(root, scans, columns)
-    rows = Rows([], pd.DataFrame(), [], beside.problems, notes)
     used: set[ScanName] = set()
-    found: list[dict[str, Any]] = []
+    with_row: list[Scan] = []
+    rows: list[dict[str, Any]] = []
+    all_sources: list[dict[str, str]] = []
     lost: list[Problem] = []
     contradicted: list[str] = []
     for scan in scans:
@@ -82,9 +83,9 @@ def scan_rows(root: Path, scans: list[Scan], columns: Columns) -> Rows:
             values |= known
             sources |= dict.fromkeys(known, more.source)
         identity = {"participant_id": scan.participant_id, "session_id": scan.session_id}
-        found.append(values | identity)
-        rows.scans.append(scan)
-        rows.sources.append(sources)
+        rows.append(values | identity)
+        with_row.append(scan)
+        all_sources.append(sources)
     absent = [full_name(key) for key in people if key not in used and key not in twice]
     if absent and not used and not twice:
         folders = dict.fromkeys(scan.participant_id for scan in scans)
@@ -93,22 +94,21 @@ def scan_rows(root: Path, scans: list[Scan], columns: Columns) -> Rows:
             f"{some(folders, 3)}; write the folders' names into participant_id"
         )
         lost = [Problem(file.name, sentence)]
-    rows.problems.extend(lost)
-    table = pd.DataFrame(found)
+    table = pd.DataFrame(rows)
     used_columns = {"participant_id", "session_id", columns.site, columns.age, columns.sex}
     kept = [str(name) for name in table if name not in used_columns]
     others = f", other columns kept: {some(kept, MOST_NAMED)}" if kept else ""
-    rows.notes.append(Note(f"{file.name}: {len(used)} of {len(people)} rows{others}", "read"))
+    notes.append(Note(f"{file.name}: {len(used)} of {len(people)} rows{others}", "read"))
     if absent:
-        rows.notes.append(Note(f"{some(absent)}: a row in {file.name}, but no image", "set_aside"))
+        notes.append(Note(f"{some(absent)}: a row in {file.name}, but no image", "set_aside"))
     other = file.with_suffix(".csv")
     if other != file and other.is_file():
-        rows.notes.append(Note(f"{other.name}: {file.name} is read instead", "set_aside"))
-    rows.notes.extend(beside.notes())
+        notes.append(Note(f"{other.name}: {file.name} is read instead", "set_aside"))
+    notes.extend(beside.notes())
     if contradicted:
         text = f"tables contradict each other on the sex of {some(contradicted)}; the table "
-        rows.notes.append(Note(text + "nearest to the scan is used"))
-    return rows._replace(table=table)
+        notes.append(Note(text + "nearest to the scan is used"))
+    return with_row, table, all_sources, beside.problems + lost, notes
 
 
 def _sex(cell: object) -> str:
@@ -126,11 +126,9 @@ def _people(
     if "participant_id" not in table:
         raise HarmbenchError(f"{file.name}: {no_names(table)}")
     names = _prefixed(table["participant_id"], "sub-")
-    reason = second_header(table)
-    if reason and names.iloc[0] not in {scan.participant_id for scan in scans}:
-        raise HarmbenchError(
-            f"{file.name}, {SECOND_HEADER.format(line=table.index[0], reason=reason)}"
-        )
+    fault = second_header(table)
+    if fault and names.iloc[0] not in {scan.participant_id for scan in scans}:
+        raise HarmbenchError(f"{file.name}, {fault}")
     require_names(table["participant_id"], f"{file.name}, line")
     visits = (
         _prefixed(table["session_id"], "ses-")

@@ -20,11 +20,10 @@ from nibabel.affines import obliquity, voxel_sizes
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
-from numpy.typing import NDArray
 
 from harmbench.contracts.dataset import Note
 from harmbench.data.bids_layout import Scan
-from harmbench.data.planes import check_affine
+from harmbench.data.planes import check_affine, read_values
 from harmbench.data.preprocess import Prepared, PreprocessConfig, prepare
 from harmbench.data.problems import ScanName, full_name, some
 from harmbench.errors import HarmbenchError
@@ -166,12 +165,6 @@ def open_image(file: Path) -> SpatialImage:
             "correct the header"
         )
     return kind(ArrayProxy(file, header), affine, header)
-
-
-def read_values(image: SpatialImage) -> NDArray[np.float32]:
-    """Return the scaled values of an image; values too large for float32 become infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asanyarray(image.dataobj, dtype=np.float32)
 
 
 def _compression(file: Path) -> bool:

@@ -38,6 +38,12 @@ class Plane(NamedTuple):
         return voxel_sizes(self.affine)[:2]
 
 
+def read_values(image: SpatialImage) -> NDArray[np.float32]:
+    """Return the scaled values of an image; values too large for float32 become infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asanyarray(image.dataobj, dtype=np.float32)
+
+
 def canonical(image: SpatialImage) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Return data with axes nearest to right, anterior, superior, and the affine.
 
@@ -46,8 +52,7 @@ def canonical(image: SpatialImage) -> tuple[NDArray[np.float32], NDArray[np.floa
     HarmbenchError
         If it is a series of volumes, or the affine is not usable.
     """
-    with np.errstate(over="ignore"):  # values too large for float32 become infinite: refused
-        data = np.asanyarray(image.dataobj, dtype=np.float32)
+    data = read_values(image)
     shape = data.shape
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]

@@ -215,17 +215,18 @@ def _other_encoding(content: bytes, encoding: str, error: UnicodeDecodeError) ->
     )
 
 
-SECOND_HEADER = (
-    "line {line} looks like a second header ({reason}); delete it: there is one header line, and "
-    "units belong into participants.json or the columns' names"
-)
-
-
 def second_header(table: pd.DataFrame) -> str:
-    """Return why the first row looks like a second header; ``""`` if it does not.
+    """Return the sentence for a first row that looks like a second header, else ``""``."""
+    if reason := _second_header(table):
+        return (
+            f"line {table.index[0]} looks like a second header ({reason}); delete it: there is one "
+            "header line, and units belong into participants.json or the columns' names"
+        )
+    return ""
 
-    It does if a cell repeats its column's name, or most columns of numbers begin with text.
-    """
+
+def _second_header(table: pd.DataFrame) -> str:
+    """Report a cell that repeats its column's name, or text above most columns of numbers."""
     first = {name: cell for name, cell in table.iloc[0].items() if isinstance(cell, str)}
     for name, cell in first.items():
         if cell.casefold() == str(name).casefold():

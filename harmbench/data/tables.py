@@ -20,7 +20,7 @@ from harmbench.data.feature_columns import Rows, read_columns
 from harmbench.data.problems import Problem
 from harmbench.data.spellings import identifiers
 from harmbench.data.survey import FileDataset, Survey, too_few_sites
-from harmbench.data.table_files import SECOND_HEADER, read_table, second_header
+from harmbench.data.table_files import read_table, second_header
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 
@@ -97,8 +97,8 @@ class TableDataset(FileDataset):
 
     def _survey(self) -> Survey:
         text = read_table(self.path, self.columns.site)
-        if reason := second_header(text):
-            raise HarmbenchError(SECOND_HEADER.format(line=text.index[0], reason=reason))
+        if fault := second_header(text):
+            raise HarmbenchError(fault)
         if "participant_id" not in text:
             raise HarmbenchError(no_names(text))
         known = {self.columns.site, self.columns.age, self.columns.sex, *KEYS}

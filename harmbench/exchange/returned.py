@@ -15,7 +15,8 @@ from harmbench.contracts.method import ApplyContext, FitContext, Harmonizer, Met
 from harmbench.contracts.product import ProductUnavailable
 from harmbench.data.bids_layout import refuse_strays
 from harmbench.data.bids_write import Name, names_of
-from harmbench.data.nifti import READ_ERRORS, open_image, read_values
+from harmbench.data.nifti import READ_ERRORS, open_image
+from harmbench.data.planes import read_values
 from harmbench.data.problems import printable
 from harmbench.errors import HarmbenchError
 from harmbench.files.models import load_model, save_model

@@ -38,7 +38,6 @@ class Tissue(NamedTuple):
 class Grid:
     """The image grid and the finer grid for the anatomy; positions are in mm from the center."""
 
-    size: int  # pixels along a side of the image
     pixel: float  # side of a pixel, mm
     centers: NDArray[np.float32]  # pixel centers along either axis
     fine_x: NDArray[np.float32]  # fine sample positions; even in number
@@ -54,7 +53,7 @@ def make_grid(size: int) -> Grid:
     half = step * np.ceil(HALF_WIDTH / step)
     centers = (np.arange(size) - (size - 1) / 2) * pixel
     narrow = fine[np.abs(fine) < half]
-    return Grid(size, pixel, *(a.astype(np.float32) for a in (centers, narrow, fine)))
+    return Grid(pixel, *(a.astype(np.float32) for a in (centers, narrow, fine)))
 
 
 def tissue(subjects: Subjects, grid: Grid, jitter: float) -> Tissue:

@@ -53,7 +53,6 @@ class Sequence:
 class Scanner:
     """A site's scanner. `stretch` and `warp` have shape (2,), for the axes x and y."""
 
-    site: str
     sequence: Sequence
     fwhm: float  # in-plane full width at half maximum of the point spread, mm
     noise: float  # standard deviation at 1 mm pixels; 1 is the signal of young white matter
@@ -100,7 +99,7 @@ def draw_scanner(seed: int, site: str) -> Scanner:
     warp = extent * np.array([between(12, -0.010, 0.010), between(13, -0.010, 0.010)])
     transmit = between(14, 0.10, 0.22) if field == 3.0 else between(14, 0.01, 0.06)
     receive = bell * RECEIVE_SPREAD * (0.5 if reference else 1.0)
-    return Scanner(site, sequence, fwhm, 1 / ratio, stretch, warp, receive, transmit)
+    return Scanner(sequence, fwhm, 1 / ratio, stretch, warp, receive, transmit)
 
 
 def receive_terms(

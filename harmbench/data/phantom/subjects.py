@@ -36,7 +36,6 @@ _AGE_STEP, _SEX_STEP = 0.7548776662466927, 0.5698402909980532
 class Subjects:
     """n people. The coefficients are standard normal; k is the number of modes."""
 
-    index: NDArray[np.int64]
     site: NDArray[np.int64]  # number of the home site
     age: NDArray[np.float64]  # years
     male: NDArray[np.float64]  # 1 for men, 0 for women
@@ -46,7 +45,7 @@ class Subjects:
     spots: NDArray[np.float32]  # (n, k, k), of the places where lesions appear first
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.age)
 
     def trait(self, name: str) -> NDArray[np.float32]:
         """Return one trait by name, shape (n,)."""
@@ -81,8 +80,7 @@ def demography(
     by_sex = (start[:, 1] + order * _SEX_STEP) % 1.0
     scores = np.array(SITE_AGES[:n_sites])
     scores = scores - shares @ scores
-    spread = np.sqrt(shares @ scores**2)
-    scores = scores / spread if spread > 0 else scores
+    scores = scores / np.sqrt(shares @ scores**2)
     normal = special.ndtri(np.clip(by_age, 1e-6, 1 - 1e-6))
     latent = np.sqrt(confounding) * scores[site] + np.sqrt(1 - confounding) * normal
     low, high = AGE_RANGE
@@ -95,7 +93,6 @@ def draw_subjects(
     seed: int, indices: NDArray[np.int64], n_sites: int, confounding: float
 ) -> Subjects:
     """Return subjects; each depends only on the seed and its index."""
-    who = demography(seed, indices, n_sites, confounding)
     shapes = (
         (len(TRAITS),),
         (3, DEFORMATION_MODES, DEFORMATION_MODES),
@@ -107,4 +104,4 @@ def draw_subjects(
         rng = rng_from("phantom", "subject", seed, int(index))
         for part, shape in zip(parts, shapes, strict=True):
             part[row] = rng.standard_normal(shape, dtype=np.float32)
-    return Subjects(np.asarray(indices, dtype=np.int64), *who, *parts)
+    return Subjects(*demography(seed, indices, n_sites, confounding), *parts)
