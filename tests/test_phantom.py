@@ -10,7 +10,7 @@ import pytest
 from harmbench.contracts.cohort import RowKey
 from harmbench.data.phantom import Phantom, effect_maps, phantom_dev
 from harmbench.data.phantom.anatomy import make_grid, tissue, ventricle_area
-from harmbench.data.phantom.scanner import T1, Sequence, signal
+from harmbench.data.phantom.scanner import T1, PulseSequence, signal
 from harmbench.data.phantom.subjects import demography
 from harmbench.errors import HarmbenchError
 
@@ -289,7 +289,7 @@ def test_spoiled_gradient_echo_peaks_at_the_ernst_angle():
     t1 = np.array(0.9)
     ernst = np.rad2deg(np.arccos(np.exp(-0.02 / 0.9)))
     values = [
-        float(signal(Sequence("SPGR", 3.0, tr=0.02, te=0.003, flip=f), t1, np.array(1.0)))
+        float(signal(PulseSequence("SPGR", 3.0, tr=0.02, te=0.003, flip=f), t1, np.array(1.0)))
         for f in (ernst - 3, ernst, ernst + 3)
     ]
     assert values[1] > values[0] and values[1] > values[2]
@@ -297,7 +297,9 @@ def test_spoiled_gradient_echo_peaks_at_the_ernst_angle():
 
 def test_mprage_is_the_steady_state_of_its_pulses():
     """Reference: follow the magnetization pulse by pulse until it repeats itself."""
-    seq = Sequence("MPRAGE", 3.0, tr=2.2, te=0.003, flip=9.0, ti=0.95, spacing=0.008, echoes=170)
+    seq = PulseSequence(
+        "MPRAGE", 3.0, tr=2.2, te=0.003, flip=9.0, ti=0.95, spacing=0.008, echoes=170
+    )
     for t1 in T1[3.0]:
         m = 1.0
         for _ in range(40):

@@ -195,7 +195,7 @@ class BIDSDataset(FileDataset):
         slices = [one for slices, _ in read.values() for one in slices]
         cohort = _cohort(slices, table) if usable else None
         if cohort is not None:
-            affines = [one.affine for one in slices if one.affine is not None]
+            affines = [one.affine for one in slices]
             self._affines = dict(zip(cohort.keys, affines, strict=True))
         return Survey(cohort, facts, problems, notes)
 

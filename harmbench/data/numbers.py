@@ -69,7 +69,8 @@ def read_numbers(text: pd.Series, commas: Commas = "") -> Numbers:
     numbers = {}
     for row, cell in bare.items():
         if pattern.fullmatch(cell) and re.search(r"\d", cell) and (meaning or "," not in cell):
-            numbers[row] = _number(cell, meaning) if not ambiguous else np.nan
+            plain = cell.replace(".", "").replace(",", ".") if meaning == "decimal" else cell
+            numbers[row] = np.nan if ambiguous else float(re.sub("[, '\u2019]", "", plain))
         if not np.isfinite(numbers.get(row, np.nan)):
             faults[row] = _fault(text[row], cell, meaning)
     read = [bare[row] for row in numbers]
@@ -138,12 +139,6 @@ def plain_numbers(text: pd.Series) -> pd.Series | None:
 def _typed(cell: str) -> str:
     """Replace the minus signs and spaces of word processors by those of the keyboard."""
     return re.sub("[\u00a0\u2007\u2009\u202f]", " ", cell.replace("\u2212", "-"))
-
-
-def _number(cell: str, commas: Commas) -> float:
-    if commas == "decimal":
-        cell = cell.replace(".", "").replace(",", ".")
-    return float(re.sub("[, '\u2019]", "", cell))
 
 
 def _without_unit(given: pd.Series) -> tuple[pd.Series, str, dict[int, str]]:

@@ -80,14 +80,11 @@ class PreprocessConfig:
 
 
 class Prepared(NamedTuple):
-    """One image on the common grid: first axis to the right, second to the front.
-
-    See `harmbench.data.geometry` for `affine`; None if it is not known.
-    """
+    """One image on the common grid, with its affine (see `harmbench.data.geometry`)."""
 
     image: NDArray[np.float32]
     mask: NDArray[np.bool_]
-    affine: NDArray[np.float64] | None = None
+    affine: NDArray[np.float64]
 
 
 def prepare(

@@ -181,7 +181,7 @@ def _three_parts(
     parts = dict.fromkeys(subjects.index, "test")
     for site in sites:
         names = _ordered_by_cell(subjects[subjects["sites"] == (site,)], seed, site)
-        parts.update(zip(names, _deal(len(names), PARTS, fractions), strict=True))
+        parts.update(zip(names, _balanced(len(names), PARTS, fractions), strict=True))
     return parts
 
 
@@ -210,7 +210,7 @@ def _halves(subjects: pd.DataFrame, sites: list[str], seed: int) -> dict[str, st
     for site in sites:
         names = _ordered_by_cell(subjects[subjects["sites"] == (site,)], seed, site)
         labels = HALVES if rng_from("split first half", seed, site).random() < 0.5 else HALVES[::-1]
-        parts.update(zip(names, _deal(len(names), labels, (0.5, 0.5)), strict=True))
+        parts.update(zip(names, _balanced(len(names), labels, (0.5, 0.5)), strict=True))
     _assign_travellers(subjects, sites, seed, parts)
     return parts
 
@@ -258,7 +258,7 @@ def _tertiles(age: NDArray[np.float64]) -> NDArray[np.int_]:
     return tertile
 
 
-def _deal(n: int, labels: Sequence[str], fractions: Sequence[float]) -> list[str]:
+def _balanced(n: int, labels: Sequence[str], fractions: Sequence[float]) -> list[str]:
     """Return n labels in an order in which every section contains about the right shares.
 
     Each place gets the label that is furthest behind its share.

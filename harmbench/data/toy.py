@@ -110,9 +110,8 @@ class ToyDataset(Dataset):
     def _radius(self, i: int) -> NDArray[np.float64]:
         """Return each voxel's distance from the center, 1 at the edge of the head."""
         rng = rng_from("toy head", self.seed, i)
-        half = [(side - 1) / 2 for side in self.shape]
-        axes = np.meshgrid(*[np.arange(s) - h for s, h in zip(self.shape, half, strict=True)])
-        grids = [np.moveaxis(axis, 0, 1) / h for axis, h in zip(axes, half, strict=True)]
+        axes = [(np.arange(s) - (s - 1) / 2) / ((s - 1) / 2) for s in self.shape]
+        grids = np.meshgrid(*axes, indexing="ij")
         widths = rng.uniform(0.85, 0.95, size=len(self.shape))
         return np.sqrt(sum((g / w) ** 2 for g, w in zip(grids, widths, strict=True)))
 

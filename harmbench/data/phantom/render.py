@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,8 +15,8 @@ from harmbench.data.phantom.scanner import (
     RADIUS,
     T1,
     T2_STAR,
+    PulseSequence,
     Scanner,
-    Sequence,
     receive_terms,
     signal,
 )
@@ -57,7 +57,7 @@ def render(
     subjects: Subjects,
     grid: Grid,
     scanner: SiteScanner,
-    scans: Many[tuple[str | int, ...]] | None,
+    scans: Sequence[tuple[str | int, ...]] | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Simulate scans of people's slices.
 
@@ -172,14 +172,14 @@ def _contrast(
 
 
 def _tissue_signal(
-    sequence: Sequence, number: int, t1: NDArray[np.float32], flip: NDArray[np.float32]
+    sequence: PulseSequence, number: int, t1: NDArray[np.float32], flip: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     decay = np.exp(-sequence.te / T2_STAR[sequence.field][number])
     density = np.float32(PROTON_DENSITY[number] * decay)
     return density * np.abs(signal(sequence, t1, flip)).astype(np.float32)
 
 
-def _relaxation(subjects: Subjects, sequence: Sequence) -> list[NDArray[np.float32]]:
+def _relaxation(subjects: Subjects, sequence: PulseSequence) -> list[NDArray[np.float32]]:
     """T1 of fluid, gray and white matter in s by age and individual, each (n, 1, 1)."""
     late = ((subjects.age - 18) / 72).astype(np.float32)
     gray = (1 - 0.06 * late) * (1 + 0.012 * subjects.trait("gray_t1"))

@@ -36,7 +36,7 @@ RECEIVE_SPREAD = np.array([0.05, 0.06, 0.12, 0.12, 0.06, 0.06, 0.06, 0.06, 0.06]
 
 
 @dataclass(frozen=True)
-class Sequence:
+class PulseSequence:
     """A T1-weighted sequence on a magnet; times are in s."""
 
     kind: Literal["MPRAGE", "SPGR"]
@@ -53,7 +53,7 @@ class Sequence:
 class Scanner:
     """A site's scanner. `stretch` and `warp` have shape (2,), for the axes x and y."""
 
-    sequence: Sequence
+    sequence: PulseSequence
     fwhm: float  # in-plane full width at half maximum of the point spread, mm
     noise: float  # standard deviation at 1 mm pixels; 1 is the signal of young white matter
     stretch: NDArray[np.float64]  # relative error of the scale
@@ -74,7 +74,7 @@ def draw_scanner(seed: int, site: str) -> Scanner:
 
     field = 3.0 if reference or draw[0] < 0.5 else 1.5
     if reference or draw[1] < 0.5:
-        sequence = Sequence(
+        sequence = PulseSequence(
             "MPRAGE",
             field,
             tr=between(2, 1.9, 2.5),
@@ -85,7 +85,7 @@ def draw_scanner(seed: int, site: str) -> Scanner:
             echoes=round(between(7, 160, 192)),
         )
     else:
-        sequence = Sequence(
+        sequence = PulseSequence(
             "SPGR",
             field,
             tr=between(2, 0.010, 0.026),
@@ -110,12 +110,12 @@ def receive_terms(
     return (u, v, u * u, v * v, u * v, u * u * u, v * v * v, u * u * v, u * v * v)
 
 
-def signal(sequence: Sequence, t1: NDArray, flip_scale: NDArray) -> NDArray:
+def signal(sequence: PulseSequence, t1: NDArray, flip_scale: NDArray) -> NDArray:
     """Steady-state signal of one tissue per unit of proton density, without T2* decay.
 
     Parameters
     ----------
-    sequence : Sequence
+    sequence : PulseSequence
         SPGR: Ernst and Anderson 1966 (ideal spoiling). MPRAGE: the periodic steady state of
         inversion, recovery, `echoes` spoiled pulses and recovery (Deichmann et al., NeuroImage
         2000, doi:10.1006/nimg.2000.0601), read at the middle pulse.
