@@ -238,7 +238,7 @@ class BIDSDataset(FileDataset):
         described = {
             file.name: read_object(file) for file in sorted(description_files(self.path, tables))
         }
-        absent = {file: [n for n in said if n not in table] for file, said in described.items()}
+        absent = {file: [n for n in names if n not in table] for file, names in described.items()}
         table, faults, more = clean(
             table, sources, self.columns, list(described.values()), people.name
         )
