@@ -207,7 +207,9 @@ class Experiment:
             ages.append(lied.column("placebo_age").astype(float))
             images = harmonized.images
             if placebo.concerns(name, fitted.info.harmonize_sees):
-                images = fitted.harmonize(placebo.told(lied, name), context=ApplyContext())
+                images = fitted.harmonize(
+                    placebo.replace_covariates(lied, name), context=ApplyContext()
+                )
             read.append(self.read_age(method, images))
         return {"placebo": np.stack(ages), "predicted": np.stack(read)}
 

@@ -128,7 +128,10 @@ def test_combat_hardly_leaks(experiment: Experiment) -> None:
         return part.with_images(method.harmonize(part, context=ApplyContext()))
 
     draws = [placebo.with_placebo(test, name, "toy") for name in leakage.AGES]
-    lies = [harmonized(placebo.told(d, name)) for d, name in zip(draws, leakage.AGES, strict=True)]
+    lies = [
+        harmonized(placebo.replace_covariates(d, name))
+        for d, name in zip(draws, leakage.AGES, strict=True)
+    ]
     truth = test.with_images(scanner.truth("site-a", test.keys))
     honest, true, *read = linear_age_probe(harmonized(probe), harmonized(test), truth, *lies)
     products = {

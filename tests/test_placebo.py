@@ -106,14 +106,16 @@ def test_sex_is_flipped_and_shown_in_place_of_the_truth() -> None:
     sex = data.column("sex").astype(object)
     sex[0] = None
     flipped = placebo.with_placebo(data.with_covariates(sex=sex), placebo.BOTH, "a")
-    shown = placebo.told(flipped, placebo.BOTH).participants["sex"]
+    shown = placebo.replace_covariates(flipped, placebo.BOTH).participants["sex"]
     assert shown.isna().tolist() == [True] + [False] * (len(data) - 1)
     assert (shown[1:] != sex[1:]).all() and set(shown[1:]) == {"F", "M"}
     for _, own in flipped.participants.groupby(["site", "sex"]):
         assert sorted(own["placebo_age"]) == sorted(own["age"])
     moved = flipped.participants["placebo_age"] != flipped.participants["age"]
     assert moved.mean() > 0.8
-    ages = placebo.told(placebo.with_placebo(data, "placebo.test.0", "a"), "placebo.test.0")
+    ages = placebo.replace_covariates(
+        placebo.with_placebo(data, "placebo.test.0", "a"), "placebo.test.0"
+    )
     pd.testing.assert_series_equal(ages.participants["age"], draw(data), check_names=False)
 
 

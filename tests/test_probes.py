@@ -9,7 +9,12 @@ from harmbench.contracts.metric import MetricInputs
 from harmbench.contracts.product import ProductContext, ProductUnavailable
 from harmbench.errors import HarmbenchError
 from harmbench.protocol.probes import training as probes
-from harmbench.protocol.probes.training import PRODUCTS, apply_probe, predicted_classes, reservation
+from harmbench.protocol.probes.training import (
+    PRODUCTS,
+    apply_probe,
+    predicted_classes,
+    underfit_note,
+)
 
 QUICK = {"images": 1_200, "channels": (6, 8)}
 SITES = ("ash", "birch", "cedar")
@@ -49,7 +54,7 @@ def marked():
 def test_an_obvious_mark_is_read(marked):
     truth = cohort(seed=1).column("site")
     assert (predicted_classes(marked) == truth).mean(axis=1).min() > 0.95
-    assert reservation(marked) == ""
+    assert underfit_note(marked) == ""
 
 
 def test_images_without_a_site_give_chance():
@@ -156,8 +161,8 @@ def test_settings_are_strict():
 
 def test_a_loss_that_does_not_fall_is_reported():
     level = np.ones((2, 50))
-    assert reservation({"training_loss": level}) == "underfit"
-    assert reservation({"training_loss": level * np.linspace(2, 1, 50)}) == ""
+    assert underfit_note({"training_loss": level}) == "underfit"
+    assert underfit_note({"training_loss": level * np.linspace(2, 1, 50)}) == ""
 
 
 def test_no_subject_is_in_training_and_validation():

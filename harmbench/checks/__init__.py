@@ -1,4 +1,4 @@
-"""Contract suites for plug-ins: what `harmbench check-method` and its like run."""
+"""Checks of plug-ins, which `harmbench check-method` and similar commands run."""
 
 from harmbench.checks.datasets import dataset_checks
 from harmbench.checks.methods import method_checks, toy_cohort

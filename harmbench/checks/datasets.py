@@ -1,4 +1,4 @@
-"""The contract suite of a data set: made twice, read, and asked for what it declares."""
+"""Checks of a data set."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from harmbench.checks.result import CheckResult, NotApplicable, expect, run
+from harmbench.checks.result import CheckResult, NotApplicable, expect, expect_finite, run
 from harmbench.contracts.cohort import COVARIATES, Cohort
 from harmbench.contracts.dataset import Dataset
 
 ROWS = 5
-"""Rows whose truth is asked for."""
+"""Number of rows for which the truth and the geometry are requested."""
 
 
 class DatasetCase:
-    """A data set under check: made and read once, and again only where a check needs it."""
+    """A data set under check. It is made and loaded once, and again if a check needs it."""
 
     def __init__(self, factory: Callable[[], Dataset]) -> None:
         self.factory = factory
@@ -28,7 +28,7 @@ class DatasetCase:
 
     @cached_property
     def cohort(self) -> Cohort:
-        """What it holds."""
+        """The loaded cohort."""
         return self.dataset.load()
 
 
@@ -38,7 +38,7 @@ def dataset_checks(factory: Callable[[], Dataset]) -> list[CheckResult]:
     Parameters
     ----------
     factory : callable
-        Makes the data set; called twice.
+        Returns the data set; called several times.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def dataset_checks(factory: Callable[[], Dataset]) -> list[CheckResult]:
     return [run(name, partial(check, case)) for name, check in CHECKS.items()]
 
 
-def _declares(case: DatasetCase) -> None:
+def _declaration(case: DatasetCase) -> None:
     info = case.dataset.info
     for name in ("name", "label", "summary"):
         expect(bool(getattr(info, name).strip()), f"info.{name} is empty")
@@ -62,23 +62,21 @@ def _fingerprint(case: DatasetCase) -> None:
 
 def _loads(case: DatasetCase) -> None:
     cohort = case.cohort
-    expect(len(cohort) > 0, "it holds no rows")
+    expect(len(cohort) > 0, "the cohort has no rows")
     missing = [name for name in COVARIATES if name not in cohort.participants]
     expect(not missing, f"the table lacks {', '.join(missing)}; an unknown age or sex is NaN")
-    expect(bool(np.isfinite(cohort.images).all()), "images hold values that are not finite")
-    expect(cohort.mask.dtype == bool, f"masks are {cohort.mask.dtype}, not bool")
-    expect(bool(cohort.mask.any()), "no mask holds a voxel")
+    expect_finite(cohort.images, "the images contain")
+    expect(cohort.mask.dtype == bool, f"the masks are {cohort.mask.dtype}, not bool")
+    expect(bool(cohort.mask.any()), "all masks are empty")
 
 
 def _rows(case: DatasetCase) -> None:
-    keys = case.cohort.keys
+    keys, table = case.cohort.keys, case.cohort.participants
     expect(len(set(keys)) == len(keys), "two rows have the same participant, session and slice")
-    table = case.cohort.participants
-    sites = table["site"]
-    expect(bool(sites.map(lambda site: isinstance(site, str) and bool(site)).all()),
-           "a site is no text or is empty")  # fmt: skip
-    strange = sorted(set(table["sex"].dropna()) - {"F", "M"})
-    expect(not strange, f"sexes are F, M or NaN, not {strange}")
+    named = table["site"].map(lambda site: isinstance(site, str) and bool(site))
+    expect(bool(named.all()), "a site is not a text or is empty")
+    unknown = sorted(set(table["sex"].dropna()) - {"F", "M"})
+    expect(not unknown, f"the sex must be F, M or NaN, not {unknown}")
     ages = table["age"].astype(float).dropna()
     expect(bool(ages.between(0, 120).all()), "an age is outside 0 to 120 years")
 
@@ -86,44 +84,43 @@ def _rows(case: DatasetCase) -> None:
 def _sites(case: DatasetCase) -> None:
     sites, reference = case.cohort.sites, case.dataset.reference_site
     expect(len(sites) > 1, f"there is one site, {sites}; harmonization needs two")
-    expect(reference in (None, *sites), f"the reference site '{reference}' is none of {sites}")
+    expect(reference in (None, *sites), f"the reference site '{reference}' is not one of {sites}")
 
 
-def _same_again(case: DatasetCase) -> None:
+def _loads_again(case: DatasetCase) -> None:
     again = case.factory().load()
-    expect(again.keys == case.cohort.keys, "another load gives other rows, or another order")
-    expect(np.array_equal(again.images, case.cohort.images), "another load gives other images")
+    expect(again.keys == case.cohort.keys, "a second load gives other rows, or another order")
+    expect(np.array_equal(again.images, case.cohort.images), "a second load gives other images")
 
 
 def _truth(case: DatasetCase) -> None:
     if not case.dataset.info.has_truth:
         raise NotApplicable("it declares no truth")
-    cohort = case.cohort
-    rows, site = slice(0, ROWS), cohort.sites[0]
-    keys = cohort.keys[rows]
-    one, two = (case.dataset.truth(site, keys, draw=draw) for draw in (0, 1))
-    expect(one.shape == cohort.images[rows].shape, f"the truth has shape {one.shape}")
-    expect(np.array_equal(one, case.dataset.truth(site, keys)), "the truth changes between calls")
-    expect(not np.array_equal(one, two), "two draws of the truth are the same")
-    turned = case.dataset.truth(site, keys[::-1])[::-1]
-    expect(np.array_equal(one, turned), "the truth of a row depends on the other rows")
+    truth, site = case.dataset.truth, case.cohort.sites[0]
+    keys, expected = case.cohort.keys[:ROWS], case.cohort.images[:ROWS].shape
+    one, two = (truth(site, keys, draw=draw) for draw in (0, 1))
+    expect(one.shape == expected, f"the truth has shape {one.shape}")
+    expect(np.array_equal(one, truth(site, keys)), "the truth changes between calls")
+    expect(not np.array_equal(one, two), "two draws of the truth are equal")
+    reversed_rows = truth(site, keys[::-1])[::-1]
+    expect(np.array_equal(one, reversed_rows), "the truth of a row depends on the other rows")
 
 
 def _geometry(case: DatasetCase) -> None:
     keys = case.cohort.keys[:ROWS]
     affines = case.dataset.geometry(keys)
     if affines is None:
-        raise NotApplicable("it does not say where its rows lie in space")
+        raise NotApplicable("it does not give the position of its rows in space")
     expect(affines.shape == (len(keys), 4, 4), f"the affines have shape {affines.shape}")
 
 
 CHECKS: dict[str, Callable[[DatasetCase], None]] = {
-    "declares itself": _declares,
+    "declares itself": _declaration,
     "fingerprint is stable": _fingerprint,
     "loads a cohort": _loads,
     "rows are named and clean": _rows,
     "sites and reference site": _sites,
-    "loads the same again": _same_again,
+    "loads the same again": _loads_again,
     "truth is repeatable": _truth,
     "geometry has its shape": _geometry,
 }

@@ -1,4 +1,4 @@
-"""The contract suite of a method: fitted on a small cohort, then asked one thing at a time."""
+"""Checks of a method: it is fitted on a small cohort and used in many ways."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from harmbench.checks.result import CheckResult, NotApplicable, expect, run
+from harmbench.checks.result import CheckResult, NotApplicable, expect, expect_finite, run
 from harmbench.contracts.cohort import COVARIATES, Cohort, Space
 from harmbench.contracts.method import (
     OWN_SITE,
@@ -28,7 +28,7 @@ from harmbench.contracts.method import (
 from harmbench.errors import HarmbenchError
 
 TOLERANCE = 2e-5
-"""Largest change of a voxel (images are nominally in [0, 1]) that order, batch and reload make."""
+"""Largest change of a voxel (nominally in [0, 1]) when rows are reordered or left out."""
 
 NO_SITE = "no-such-site"
 SAVED = {".json", ".safetensors"}
@@ -45,7 +45,7 @@ def toy_cohort(
 
 @dataclass
 class MethodCase:
-    """A method under check: fitted once on the cohort, and again only where a check needs it."""
+    """A method under check. It is fitted on the cohort once, and again if a check needs it."""
 
     factory: Callable[[], Harmonizer]
     cohort: Cohort
@@ -68,17 +68,16 @@ class MethodCase:
 
     @cached_property
     def output(self) -> NDArray[np.float32]:
-        """What the fitted method makes of the cohort."""
+        """The cohort harmonized by the fitted method."""
         return self.apply(self.cohort)
 
+    def _context(self, seed: int) -> dict[str, Any]:
+        truth = self.truth if self.info.sees_truth else None
+        return {"seed": seed, "device": self.device, "truth": truth}
+
     def fit(self, cohort: Cohort, seed: int = 0, reference: str | None = None) -> Harmonizer:
-        """Fit a fresh instance; it gets the declared columns only."""
-        context = FitContext(
-            seed=seed,
-            device=self.device,
-            truth=self.truth if self.info.sees_truth else None,
-            reference_site=reference or self.reference,
-        )
+        """Fit a new instance on the columns that the method declares."""
+        context = FitContext(**self._context(seed), reference_site=reference or self.reference)
         return self.factory().fit(cohort.only(self.info.fit_sees), context)
 
     def apply(
@@ -88,13 +87,9 @@ class MethodCase:
         method: Harmonizer | None = None,
         seed: int = 0,
     ) -> NDArray[np.float32]:
-        """Harmonize; the method gets the declared columns only."""
-        context = ApplyContext(
-            seed=seed,
-            device=self.device,
-            truth=self.truth if self.info.sees_truth else None,
-        )
+        """Harmonize a cohort with the columns that the method declares."""
         seen = cohort.only(self.info.harmonize_sees)
+        context = ApplyContext(**self._context(seed))
         return (method or self.method).harmonize(seen, target, context=context)
 
 
@@ -110,19 +105,19 @@ def method_checks(
     Parameters
     ----------
     factory : callable
-        Makes a fresh unfitted instance, with a small budget where it is trained: it is fitted
-        up to four times.
+        Returns a new unfitted instance. A method that is trained should have a small budget,
+        because it is fitted several times.
     cohort : Cohort or None
-        What to fit on; None makes a toy cohort.
+        Cohort to fit on; None for a toy cohort.
     truth : callable or None
         The cohort's truth, for a method that declares it.
     device : str
-        Where to run.
+        Device of the computation.
 
     Returns
     -------
     list of CheckResult
-        In a fixed order; where the method cannot be fitted at all, that one line.
+        In a fixed order. If the method cannot be fitted, only the first result.
     """
     case = MethodCase(factory, toy_cohort() if cohort is None else cohort, truth, device)
     first = run("fits and harmonizes", partial(_runs, case))
@@ -131,44 +126,46 @@ def method_checks(
     return [first, *(run(name, partial(check, case)) for name, check in METHOD_CHECKS.items())]
 
 
-def _same(actual: NDArray, expected: NDArray, what: str, tolerance: float = TOLERANCE) -> None:
+def _expect_same(
+    actual: NDArray, expected: NDArray, what: str, tolerance: float = TOLERANCE
+) -> None:
     worst = float(np.abs(actual - expected).max(initial=0.0))
     expect(worst <= tolerance, f"{what} changes a voxel by up to {worst:.2g}")
 
 
-def _teaches(
+def _expect_error(
     call: Callable[[], Any], what: str, mentions: str = "", *, runner_refuses: bool = False
 ) -> None:
-    """Expect a `HarmbenchError` that names what is wrong.
+    """Expect a `HarmbenchError` that mentions a word.
 
-    Silence will do where the runner never asks for it (`runner_refuses`).
+    No error is needed if the runner refuses such a request itself (`runner_refuses`).
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as numpy's of the mean of no image
+            warnings.simplefilter("ignore")  # such as numpy's warning about an empty mean
             call()
     except HarmbenchError as error:
-        expect(mentions in str(error), f"the error of {what} does not say '{mentions}': {error}")
+        expect(mentions in str(error), f"the error for {what} lacks '{mentions}': {error}")
         return
     if runner_refuses:
-        raise NotApplicable(f"{what} is accepted in silence, but the runner refuses it first")
-    raise AssertionError(f"{what} is accepted in silence; raise HarmbenchError")
+        raise NotApplicable(f"{what} raises no error, but the runner refuses it first")
+    raise AssertionError(f"{what} raises no error; raise HarmbenchError")
 
 
 def _runs(case: MethodCase) -> None:
     out = case.output
     expect(out.shape == case.cohort.images.shape, f"returns shape {out.shape}")
     expect(out.dtype == np.float32, f"returns {out.dtype}, not float32")
-    expect(bool(np.isfinite(out).all()), "returns values that are not finite")
+    expect_finite(out, "returns")
 
 
-def _declares(case: MethodCase) -> None:
+def _declaration(case: MethodCase) -> None:
     info = case.info
     expect(bool(info.name and info.label and info.summary), "name, label or summary is empty")
-    unknown = (info.fit_sees | info.harmonize_sees) - {*COVARIATES, "truth"}
-    unknown -= set(case.cohort.participants)
-    expect(not unknown, f"declares columns that nobody has: {', '.join(sorted(unknown))}")
-    expect(case.factory().info == info, "two fresh instances declare different things")
+    known = {*COVARIATES, "truth", *case.cohort.participants}
+    unknown = sorted((info.fit_sees | info.harmonize_sees) - known)
+    expect(not unknown, f"declares columns that do not exist: {', '.join(unknown)}")
+    expect(case.factory().info == info, "the declarations of two new instances differ")
 
 
 def _parameters(case: MethodCase) -> None:
@@ -178,24 +175,25 @@ def _parameters(case: MethodCase) -> None:
     expect(json.loads(json.dumps(again)) == params, f"{params} come back as {again}")
 
 
-def _own_output(case: MethodCase) -> None:
+def _input_unchanged(case: MethodCase) -> None:
     cohort = case.cohort
-    before = [cohort.images.copy(), cohort.mask.copy(), cohort.participants.copy()]
+    images, mask, table = cohort.images.copy(), cohort.mask.copy(), cohort.participants.copy()
     out = case.apply(cohort, method=case.fit(cohort))
-    expect(np.array_equal(before[0], cohort.images), "changes the images it is given")
-    expect(np.array_equal(before[1], cohort.mask), "changes the masks it is given")
-    expect(before[2].equals(cohort.participants), "changes the table it is given")
-    expect(not np.shares_memory(out, cohort.images), "returns a view of the images it is given")
+    expect(np.array_equal(images, cohort.images), "changes the images of its input")
+    expect(np.array_equal(mask, cohort.mask), "changes the masks of its input")
+    expect(table.equals(cohort.participants), "changes the table of its input")
+    expect(not np.shares_memory(out, cohort.images), "returns a view of the images of its input")
 
 
 def _deterministic(case: MethodCase) -> None:
-    seed = 0 if case.info.stochastic else 1
+    stochastic = case.info.stochastic
+    seed = 0 if stochastic else 1
     again = case.apply(case.cohort, method=case.fit(case.cohort, seed), seed=seed)
-    what = "fitting again" if case.info.stochastic else "another seed (it declares none)"
-    _same(again, case.output, what)
+    what = "fitting again" if stochastic else "another seed (it is declared as not stochastic)"
+    _expect_same(again, case.output, what)
 
 
-def _ambient_randomness(case: MethodCase) -> None:
+def _global_generators(case: MethodCase) -> None:
     torch = sys.modules.get("torch")
     numpy_state = _numpy_state()
     torch_state = torch.get_rng_state() if torch else None
@@ -206,23 +204,24 @@ def _ambient_randomness(case: MethodCase) -> None:
 
 
 def _numpy_state() -> str:
-    return repr(np.random.get_state(legacy=False))  # noqa: NPY002 - the very thing to check
+    return repr(np.random.get_state(legacy=False))  # noqa: NPY002 - the state under check
 
 
 def _order(case: MethodCase) -> None:
     order = np.arange(len(case.cohort))[::-1]
-    _same(case.apply(case.cohort.subset(order)), case.output[order], "the order of the rows")
+    again = case.apply(case.cohort.subset(order))
+    _expect_same(again, case.output[order], "another order of the rows")
 
 
-def _batch(case: MethodCase) -> None:
+def _other_rows(case: MethodCase) -> None:
     few = np.arange(min(7, len(case.cohort)))
-    _same(case.apply(case.cohort.subset(few)), case.output[few], "leaving out other rows")
+    _expect_same(case.apply(case.cohort.subset(few)), case.output[few], "leaving out other rows")
 
 
 def _single_row(case: MethodCase) -> None:
     for row in (0, len(case.cohort) - 1):
         alone = case.apply(case.cohort.subset([row]))
-        _same(alone, case.output[[row]], "being alone")
+        _expect_same(alone, case.output[[row]], "leaving out all other rows")
 
 
 def _round_trip(case: MethodCase) -> None:
@@ -231,9 +230,9 @@ def _round_trip(case: MethodCase) -> None:
         kinds = {path.suffix for path in Path(folder).rglob("*") if path.is_file()}
         expect(kinds <= SAVED, f"saves files other than safetensors and JSON: {sorted(kinds)}")
         again = type(case.method).load(Path(folder))
-    expect(again.info == case.info, "declares something else after loading")
+    expect(again.info == case.info, "has another declaration after loading")
     expect(again.params() == case.method.params(), "has other parameters after loading")
-    _same(case.apply(case.cohort, method=again), case.output, "saving and loading", 1e-6)
+    _expect_same(case.apply(case.cohort, method=again), case.output, "saving and loading", 1e-6)
 
 
 def _unseen_site(case: MethodCase) -> None:
@@ -246,86 +245,84 @@ def _unseen_site(case: MethodCase) -> None:
     except HarmbenchError as error:
         expect(NO_SITE in str(error), f"the error does not name the site: {error}")
     else:
-        expect(bool(np.isfinite(out).all()), "an unseen site gives values that are not finite")
-        _same(out[1:], case.output[1:], "an unseen site in another row")
+        expect_finite(out, "an unseen site gives")
+        _expect_same(out[1:], case.output[1:], "an unseen site in another row")
 
 
 def _unknown_target(case: MethodCase) -> None:
     if case.info.targets == "any" and "site" not in case.info.fit_sees | case.info.harmonize_sees:
         raise NotApplicable("it knows no sites")
     fixed = case.info.targets == "fit"
-    ask = partial(case.apply, case.cohort, NO_SITE)
-    _teaches(ask, "an unknown target", NO_SITE, runner_refuses=fixed)
+    call = partial(case.apply, case.cohort, NO_SITE)
+    _expect_error(call, "an unknown target", NO_SITE, runner_refuses=fixed)
 
 
 def _targets(case: MethodCase) -> None:
     named = case.apply(case.cohort, case.reference)
-    _same(named, case.output, "naming the reference site")
+    _expect_same(named, case.output, "naming the reference site")
     if case.info.targets == "fit":
-        own = partial(case.apply, case.cohort, OWN_SITE)
-        _teaches(own, "target 'own'", runner_refuses=True)
+        call = partial(case.apply, case.cohort, OWN_SITE)
+        _expect_error(call, "target 'own'", runner_refuses=True)
         return
     for target in (OWN_SITE, case.cohort.sites[-1]):
         out = case.apply(case.cohort, target)
         expect(out.shape == case.output.shape, f"target '{target}' gives shape {out.shape}")
-        expect(bool(np.isfinite(out).all()), f"target '{target}' gives values not finite")
+        expect_finite(out, f"target '{target}' gives")
 
 
 def _unknown_reference(case: MethodCase) -> None:
     if "site" not in case.info.fit_sees:
         raise NotApplicable("its fit does not see the site")
-    ask = partial(case.fit, case.cohort, reference=NO_SITE)
-    _teaches(ask, "an unknown reference site", NO_SITE, runner_refuses=True)
+    call = partial(case.fit, case.cohort, reference=NO_SITE)
+    _expect_error(call, "an unknown reference site", NO_SITE, runner_refuses=True)
 
 
 def _constant_voxels(case: MethodCase) -> None:
-    """One voxel is 0 in every scan, one is constant at the last site only; both in all masks."""
+    """Make one voxel 0 in every scan and one constant at the last site; both are in all masks."""
     images, mask = case.cohort.images.copy(), case.cohort.mask.copy()
     flat, flat_mask = images.reshape(len(images), -1), mask.reshape(len(mask), -1)
-    everywhere, here = np.argsort(flat_mask.mean(axis=0), kind="stable")[-2:]
-    flat_mask[:, [everywhere, here]] = True
+    everywhere, at_last_site = np.argsort(flat_mask.mean(axis=0), kind="stable")[-2:]
+    flat_mask[:, [everywhere, at_last_site]] = True
     flat[:, everywhere] = 0.0
-    flat[case.cohort.column("site") == case.cohort.sites[-1], here] = 0.5
+    flat[case.cohort.column("site") == case.cohort.sites[-1], at_last_site] = 0.5
     cohort = replace(case.cohort, images=images, mask=mask)
-    out = case.apply(cohort, method=case.fit(cohort))
-    expect(bool(np.isfinite(out).all()), "constant voxels give values that are not finite")
+    expect_finite(case.apply(cohort, method=case.fit(cohort)), "constant voxels give")
 
 
 def _missing_age(case: MethodCase) -> None:
-    info = case.info
-    if "age" not in info.fit_sees | info.harmonize_sees:
+    if "age" not in case.info.fit_sees | case.info.harmonize_sees:
         raise NotApplicable("it does not see the age")
     age = case.cohort.column("age").astype(np.float64).copy()
     age[:2] = np.nan
     cohort = case.cohort.with_covariates(age=age)
-    if "age" in info.fit_sees:
+    if "age" in case.info.fit_sees:
         out = case.apply(case.cohort, method=case.fit(cohort))
-        expect(bool(np.isfinite(out).all()), "fitted with missing ages it is not finite")
+        expect_finite(out, "a fit with missing ages gives")
     out = case.apply(cohort)
-    expect(bool(np.isfinite(out).all()), "missing ages give values that are not finite")
-    _same(out[2:], case.output[2:], "a missing age in another row")
+    expect_finite(out, "missing ages give")
+    _expect_same(out[2:], case.output[2:], "a missing age in another row")
 
 
 def _skips(case: MethodCase) -> None:
     for space in set(get_args(Space)) - case.info.spaces:
         reason = case.factory().skip(replace(case.cohort, space=space))
-        expect(bool(reason), f"declares no '{space}' images but does not skip them")
+        expect(bool(reason), f"does not declare '{space}' images but does not skip them")
 
 
 METHOD_CHECKS: dict[str, Callable[[MethodCase], None]] = {
-    "declares itself": _declares,
+    "declares itself": _declaration,
     "parameters round trip through JSON": _parameters,
-    "leaves its input alone": _own_output,
+    "leaves its input alone": _input_unchanged,
     "same seed, same result": _deterministic,
-    "no ambient randomness": _ambient_randomness,
+    "no global random numbers": _global_generators,
     "order of rows does not matter": _order,
-    "other rows do not matter": _batch,
+    "other rows do not matter": _other_rows,
     "a single row works": _single_row,
     "saves and loads": _round_trip,
-    "unseen site works or teaches": _unseen_site,
-    "unknown target teaches": _unknown_target,
+    "unseen site works or raises an error": _unseen_site,
+    "unknown target raises an error": _unknown_target,
     "declared targets work": _targets,
-    "unknown reference site teaches": _unknown_reference,
+    "unknown reference site raises an error": _unknown_reference,
     "constant voxels stay finite": _constant_voxels,
     "missing age is handled": _missing_age,
     "skips other kinds of images": _skips,

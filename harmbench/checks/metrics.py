@@ -1,4 +1,4 @@
-"""The contract suite of a metric's declaration."""
+"""Checks of the declaration of a metric."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harmbench.checks.result import CheckResult, NotApplicable, expect, run
 from harmbench.contracts.metric import Axis, Direction, Level, Metric, MetricInfo
 
 FLOOR = "floor:"
-"""Begins the name of an anchor that is a floor of the metric's own result."""
+"""Prefix of an anchor that is a floor in the metric's own result."""
 
 
 def metric_checks(
@@ -26,11 +26,11 @@ def metric_checks(
     metric : Metric
         The declared metric.
     name : str or None
-        Its registered name, which must be the declared one.
+        Registered name of the metric, which must be the declared one.
     products : collection of str or None
-        Products that can be had; None leaves this out.
+        Names of the available products; None skips their check.
     methods : collection of str or None
-        Registered methods, for anchors and expected order; None leaves this out.
+        Names of the registered methods; None skips the check of anchors and expected order.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def metric_checks(
         "label and summary are there": lambda: expect(
             bool(info.label.strip() and info.summary.strip()), "label or summary is empty"
         ),
-        "level, axis and direction are known": lambda: _known_words(info),
+        "level, axis and direction are known": lambda: _choices(info),
         "range and goal agree with the direction": lambda: _goal_in_range(info),
         "version and least n are positive": lambda: expect(
             info.version >= 1 and info.min_n >= 1, f"version {info.version}, min_n {info.min_n}"
@@ -56,14 +56,10 @@ def metric_checks(
     return [run(title, check) for title, check in checks.items()]
 
 
-def _known_words(info: MetricInfo) -> None:
-    for value, kind in (
-        (info.level, Level),
-        (info.axis, Axis),
-        (info.direction, Direction),
-    ):
+def _choices(info: MetricInfo) -> None:
+    for value, kind in ((info.level, Level), (info.axis, Axis), (info.direction, Direction)):
         choices = get_args(kind)
-        expect(value in choices, f"'{value}' is none of {', '.join(choices)}")
+        expect(value in choices, f"'{value}' is not one of {', '.join(choices)}")
 
 
 def _goal_in_range(info: MetricInfo) -> None:
@@ -73,8 +69,8 @@ def _goal_in_range(info: MetricInfo) -> None:
         return
     inside = (low is None or info.goal >= low) and (high is None or info.goal <= high)
     expect(inside, f"goal {info.goal} is outside the range {info.range}")
-    end = {"lower": low, "higher": high, "target": None}[info.direction]
-    expect(end is None or info.goal == end, f"goal {info.goal} is not the best value {end}")
+    best = {"lower": low, "higher": high, "target": None}[info.direction]
+    expect(best is None or info.goal == best, f"goal {info.goal} is not the best value {best}")
 
 
 def _known_products(info: MetricInfo, products: Collection[str] | None) -> None:
@@ -83,29 +79,31 @@ def _known_products(info: MetricInfo, products: Collection[str] | None) -> None:
     if products is None:
         raise NotApplicable("no list of products was given")
     names = {name.rpartition(":")[2] for name in (*info.needs, *info.wants)}
-    strange = sorted(names - set(products))
-    expect(not strange, f"unknown products: {', '.join(strange)}")
+    unknown = sorted(names - set(products))
+    expect(not unknown, f"unknown products: {', '.join(unknown)}")
 
 
 def _known_controls(info: MetricInfo, methods: Collection[str] | None) -> None:
-    expect(len(info.anchors) in (0, 2), f"{len(info.anchors)} anchors; it takes none or two")
-    if methods is None:
-        raise NotApplicable("no list of methods was given")
-    cells = {n.partition(":")[0] for n in (*info.needs, *info.wants) if ":" in n}
-    named = {*info.anchors, *(name for tie in info.expected_order for name in tie), *cells}
-    strange = sorted(named - set(methods))
-    expect(not strange, f"unknown controls: {', '.join(strange)}")
+    expect(len(info.anchors) in (0, 2), f"{len(info.anchors)} anchors; there must be none or two")
+    ordered = {name for tie in info.expected_order for name in tie}
+    cells = {name.partition(":")[0] for name in (*info.needs, *info.wants) if ":" in name}
+    _known_methods({*info.anchors, *ordered, *cells}, methods, "controls")
 
 
 def _real_anchors(info: MetricInfo, methods: Collection[str] | None) -> None:
     real = info.real_anchors
-    expect(len(real) in (0, 2), f"{len(real)} real_anchors; it takes none or two")
-    expect(not real or bool(info.anchors), "real_anchors without anchors; a score has both or none")
-    expect(len(set(real)) == len(real), f"real_anchors {real} are one and the same")
+    expect(len(real) in (0, 2), f"{len(real)} real_anchors; there must be none or two")
+    expect(not real or bool(info.anchors), "real_anchors need anchors; declare both or neither")
+    expect(len(set(real)) == len(real), f"real_anchors {real} are the same")
     floors = [name.removeprefix(FLOOR) for name in real if name.startswith(FLOOR)]
-    expect(all(floor.strip() for floor in floors), f"real_anchors {real} hold a floor unnamed")
+    expect(all(floor.strip() for floor in floors), f"real_anchors {real}: a floor has no name")
     expect("oracle" not in real, "real_anchors name the oracle, which real data do not have")
+    controls = {name for name in real if not name.startswith(FLOOR)}
+    _known_methods(controls, methods, "controls in real_anchors")
+
+
+def _known_methods(names: set[str], methods: Collection[str] | None, what: str) -> None:
     if methods is None:
         raise NotApplicable("no list of methods was given")
-    strange = sorted({name for name in real if not name.startswith(FLOOR)} - set(methods))
-    expect(not strange, f"unknown controls in real_anchors: {', '.join(strange)}")
+    unknown = sorted(names - set(methods))
+    expect(not unknown, f"unknown {what}: {', '.join(unknown)}")

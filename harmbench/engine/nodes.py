@@ -137,7 +137,7 @@ def _images(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
         site = experiment.keys.reference_site
         parts = true_images(experiment.dataset, cohort, site, TRUTH_DRAWS[name])
     else:
-        seen = placebo.told(cohort, name) if name in placebo.NAMES else cohort
+        seen = placebo.replace_covariates(cohort, name) if name in placebo.NAMES else cohort
         rows = experiment.rows(work.cell.fold, name.split(".")[1])
         target = OWN_SITE if name == "own_site.test" else None
         filled = in_blocks(seen, experiment.cohort.images, rows)

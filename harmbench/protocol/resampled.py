@@ -1,4 +1,4 @@
-"""Values of the probes with intervals: test subjects and probe seeds are resampled together."""
+"""Values of metrics with intervals; test subjects and probe seeds are resampled together."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import Estimate, MetricResult
 from harmbench.stats import (
     REPLICATES,
+    normal_interval,
     over_seeds,
     percentile_interval,
     seed_weights,
     subject_counts,
+    subsample_se,
     weighted_balanced_accuracy,
     weighted_mean,
 )
@@ -23,8 +25,9 @@ from harmbench.stats import (
 Floats = NDArray[np.float64]
 Statistic = Callable[[NDArray[np.intp], Floats], Floats]
 """``statistic(rows, weights)``: value of these rows under weights (b, rows); shape (b, seeds)."""
-Suits = Callable[[NDArray[np.bool_]], bool]
-"""``suits(rows)``: whether a statistic is defined on the rows of one site."""
+
+KEEP = 0.8
+"""Share of the subjects in each subset of delete-d subsampling."""
 
 
 def mean_of(values: NDArray) -> Statistic:
@@ -40,13 +43,35 @@ def balanced_accuracy_of(truth: NDArray, predicted: NDArray) -> Statistic:
 
 
 def unweighted(statistic: Statistic, rows: NDArray[np.bool_]) -> float:
-    """Return a statistic of some rows without weights, averaged over the probe seeds."""
+    """Return a statistic of the selected rows without weights, averaged over the probe seeds."""
     chosen = np.flatnonzero(rows)
     return float(statistic(chosen, np.ones((1, len(chosen)))).mean())
 
 
+def subsample_estimate(value: float, subsets: Floats, n: int, low: float = 0.0) -> Estimate:
+    """Return a value in [low, 1] with the normal interval of its values on delete-d subsets."""
+    se = subsample_se(subsets, KEEP)
+    return Estimate(float(value), *normal_interval(float(value), se, bounds=(low, 1.0)), n)
+
+
+def subsample_replicates(value: float, subsets: Floats) -> Floats:
+    """Return replicates (b,) around a value; their spread is the error of `subsample_estimate`."""
+    return value + (subsets - subsets.mean()) * np.sqrt(KEEP / (1 - KEEP))
+
+
+def half_sample_replicates(value: float, first: Floats, second: Floats, se: float) -> Floats:
+    """Return replicates (b,) around a value with a given standard error.
+
+    They follow the statistic on halves of the subjects (b,) and on the other halves (b,), so that
+    the differences between methods are paired.
+    """
+    change = (first - second) / 2
+    change -= change.mean()
+    return value + change * (se / (change.std(ddof=1) or 1.0))
+
+
 class Resampler:
-    """Common resamples of a test set, drawn before any row is left out.
+    """Resamples of a test set that all metrics share, drawn before any row is left out.
 
     Parameters
     ----------
@@ -68,10 +93,10 @@ class Resampler:
         self,
         statistic: Statistic,
         rows: NDArray[np.bool_],
-        groups: Suits | None = np.any,
+        groups: Callable[[NDArray[np.bool_]], bool] | None = np.any,
         **fields: Any,
     ) -> MetricResult:
-        """Return the result of a metric: its mean over the probe seeds, on some rows.
+        """Return the result of a metric on the selected rows: its mean over the probe seeds.
 
         Parameters
         ----------
@@ -79,17 +104,17 @@ class Resampler:
             See `Statistic`.
         rows : ndarray of bool, shape (n,)
         groups : callable or None
-            Which sites get a value of their own, see `Suits`; None for no site.
+            ``groups(rows)`` is whether the statistic is defined on the rows of one site. None if
+            the metric has no values by site.
         **fields
             Further fields of `MetricResult`.
         """
         overall, replicates = self._resampled(statistic, rows)
-        at = {str(site): rows & (self.sites == site) for site in np.unique(self.sites)}
-        by_site = {
-            site: self._resampled(statistic, own)[0]
-            for site, own in at.items()
-            if groups is not None and groups(own)
-        }
+        by_site = {}
+        for site in np.unique(self.sites):
+            own = rows & (self.sites == site)
+            if groups is not None and groups(own):
+                by_site[str(site)] = self._resampled(statistic, own)[0]
         return MetricResult(overall, groups=by_site, replicates=replicates, **fields)
 
     def _resampled(self, statistic: Statistic, rows: NDArray[np.bool_]) -> tuple[Estimate, Floats]:
@@ -98,9 +123,9 @@ class Resampler:
         return self.estimate(unweighted(statistic, rows), replicates, rows), replicates
 
     def estimate(self, value: float, replicates: Floats, rows: NDArray[np.bool_]) -> Estimate:
-        """Return a value of some rows with the percentile interval of its replicates (b,).
+        """Return a value of the selected rows with the percentile interval of its replicates (b,).
 
-        The degrees of freedom are the subjects minus the sites of the rows.
+        The degrees of freedom are the number of subjects minus the number of sites.
         """
         n = len(np.unique(self.subjects[rows]))
         df = n - len(np.unique(self.sites[rows]))

@@ -1,1 +1,1 @@
-"""Are age, sex and group effects kept?"""
+"""Are the effects of age and sex kept?"""

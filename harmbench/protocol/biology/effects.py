@@ -1,17 +1,16 @@
-"""Effects in the image, voxel by voxel: those that were there and those that were only claimed.
+"""Voxelwise effects of age in harmonized images.
 
-False effects: a study that tests for an age that nobody has should find nothing; a method that
-writes the age it is told into the image makes it find plenty. Effects kept: the age effect that a
-study would find in harmonized images, against the one in the same subjects' true images.
+False effects: a study that tests for a placebo age should find nothing. It finds much if a method
+writes the age that it receives into the image. Effects kept: the age effect that a study finds in
+harmonized images is compared with the effect in the true images of the same subjects.
 
-Voxels are those that lie in the masks of at least half of the test scans; images are taken as the
+The voxels are those in the masks of at least half of the test scans. The images are used as the
 method returned them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,20 +35,18 @@ ALPHA = 0.05
 COVERAGE = 0.5
 ORACLE = "oracle:harmonized.test"
 CLEAN = "truth.test.clean"
-MODELS = {"age + sex": ("sex",), "age + sex + site": ("sex", "site")}
-"""What the age effect is adjusted for; the first is the headline."""
+HEADLINE = "age + sex"
+MODELS = {HEADLINE: ("sex",), "age + sex + site": ("sex", "site")}
+"""Models of the age effect, with the columns that it is adjusted for."""
 
 
 # Arrays -----------------------------------------------------------------------------------------
 
 
 def nuisance(cohort: Cohort, columns: Sequence[str]) -> Floats:
-    """Return an orthonormal basis of a constant and the levels of some columns.
+    """Return an orthonormal basis of a constant and the levels of some columns, shape (n, rank).
 
-    Returns
-    -------
-    ndarray, shape (n, rank)
-        A missing value is a level of its own.
+    A missing value is a level of its own.
     """
     parts = [np.ones((len(cohort), 1))]
     for name in columns:
@@ -63,6 +60,10 @@ def _basis(design: Floats) -> Floats:
     return left[:, size > size[0] * 1e-10]
 
 
+def _residual(x: Floats, basis: Floats) -> Floats:
+    return x - basis @ (basis.T @ x)
+
+
 def significant_share(y: Floats, x: Floats, adjusted: Floats, alpha: float = ALPHA) -> float:
     """Return the share of voxels in which a regressor is significant (two-sided t-test).
 
@@ -70,33 +71,34 @@ def significant_share(y: Floats, x: Floats, adjusted: Floats, alpha: float = ALP
     ----------
     y : ndarray, shape (n, voxels)
     x : ndarray, shape (n,)
-        The regressor tested.
+        The tested regressor.
     adjusted : ndarray, shape (n, rank)
-        Orthonormal basis of all others, with the constant.
+        Orthonormal basis of all other regressors and the constant.
     alpha : float
         Level of the test.
 
     Returns
     -------
     float
-        In [0, 1]; a constant voxel shows nothing. NaN where too few scans or no contrast is left.
+        In [0, 1]; a constant voxel is not significant. NaN if there are too few scans or `x` is a
+        combination of the other regressors.
     """
-    free = len(x) - adjusted.shape[1] - 1
-    rest = x - adjusted @ (adjusted.T @ x)
-    if free < 1 or rest @ rest <= 1e-12 * (x @ x):
+    df = len(x) - adjusted.shape[1] - 1
+    rest = _residual(x, adjusted)
+    if df < 1 or rest @ rest <= 1e-12 * (x @ x):
         return float("nan")
-    left = y - y.mean(0)  # a constant voxel becomes exactly 0
-    left = left - adjusted @ (adjusted.T @ left)
+    # The first subtraction makes a constant voxel exactly 0.
+    left = _residual(y - y.mean(0), adjusted)
     explained, total = (rest @ left) ** 2 / (rest @ rest), (left**2).sum(0)
-    critical = student.isf(alpha / 2, free) ** 2
-    return float((explained * free > critical * (total - explained)).mean())
+    critical = student.isf(alpha / 2, df) ** 2
+    return float((explained * df > critical * (total - explained)).mean())
 
 
 def age_slopes(y: Floats, age: Floats, adjusted: Floats, weights: Floats) -> Floats:
-    """Return each voxel's age slope under weights, shape (b, voxels); intensity a year.
+    """Return each voxel's age slope under weights, shape (b, voxels); intensity per year.
 
-    Weighted least squares of the voxel on age and the basis `adjusted`, one fit a replicate, by
-    the Frisch-Waugh-Lovell theorem: only the part of age that the others do not explain counts.
+    This is weighted least squares of the voxel on age and the basis `adjusted`, for each
+    replicate, by the Frisch-Waugh-Lovell theorem.
 
     Parameters
     ----------
@@ -115,14 +117,13 @@ def age_slopes(y: Floats, age: Floats, adjusted: Floats, weights: Floats) -> Flo
     return (rest @ (y - y.mean(0))) / (rest @ centered)[:, None]
 
 
-def voxels(images: NDArray, mask: NDArray[np.bool_]) -> Floats:
-    """Return images (n, *shape) as (n, voxels) inside a mask (*shape)."""
-    return np.asarray(images[:, mask], dtype=np.float64)
-
-
 def common_mask(cohort: Cohort) -> NDArray[np.bool_]:
-    """Return which voxels lie in the masks of at least half of the scans, shape (*shape)."""
+    """Return the voxels in the masks of at least half of the scans, shape (*shape)."""
     return cohort.mask.mean(0) >= COVERAGE
+
+
+def _voxels(cohort: Cohort, mask: NDArray[np.bool_]) -> Floats:
+    return np.asarray(cohort.images[:, mask], dtype=np.float64)
 
 
 def effect_agreement(ours: Floats, truth: Floats) -> tuple[Floats, Floats]:
@@ -135,8 +136,8 @@ def effect_agreement(ours: Floats, truth: Floats) -> tuple[Floats, Floats]:
     Returns
     -------
     correlation, slope : ndarray, shape (b,)
-        Pearson's over voxels, and ``sum(ours * truth) / sum(truth ** 2)``: the share of the effect
-        that is kept, whatever noise lies in ours.
+        Pearson correlation over voxels, and ``sum(ours * truth) / sum(truth ** 2)``: the share of
+        the effect that is kept, which noise in `ours` does not bias.
     """
     one = np.ones((1, ours.shape[1]))
     pairs = zip(ours, truth, strict=True)
@@ -161,33 +162,35 @@ def effect_agreement(ours: Floats, truth: Floats) -> tuple[Floats, Floats]:
 def false_effects(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Share of voxels with a significant effect of a placebo age, at 5 %, adjusted for the truth.
 
-    Images are harmonized under an age permuted within sites and tested for it, beside true age,
-    sex and site; mean of 20 draws, over which the interval is taken. The floor is the raw images'
-    share under the same draws, what chance makes of these very ages.
+    The images are harmonized under an age that is permuted within sites, and tested for it with a
+    model that includes true age, sex and site. The value is the mean of 20 permutations, over
+    which the interval is computed. The floor is the share in the raw images with the same
+    permutations.
     """
-    raw = _one_scan_each(inputs.cohort("raw.test"))
+    raw = _first_scans(inputs.cohort("raw.test"))
     rows = np.flatnonzero(labeled(raw, "age"))
     raw = raw.subset(rows)
     if len(rows) == 0 or not common_mask(raw).any():
         return MetricResult.skipped("no test scan has a known age and a mask")
     mask = common_mask(raw)
-    adjusted = _basis(np.column_stack([nuisance(raw, ("sex", "site")), _standard(raw)]))
-    before, shares, floor = voxels(raw.images, mask), [], []
+    age = raw.column("age").astype(np.float64)
+    standardized = (age - age.mean()) / max(float(age.std()), 1e-6)
+    adjusted = _basis(np.column_stack([nuisance(raw, ("sex", "site")), standardized]))
+    before, shares, floor = _voxels(raw, mask), [], []
     for name in placebo.AGES:
-        told = _one_scan_each(inputs.cohort(name)).subset(rows)
-        lie = told.column("placebo_age").astype(np.float64)
-        shares.append(significant_share(voxels(told.images, mask), lie, adjusted))
-        floor.append(significant_share(before, lie, adjusted))
+        harmonized = _first_scans(inputs.cohort(name)).subset(rows)
+        placebo_age = harmonized.column("placebo_age").astype(np.float64)
+        shares.append(significant_share(_voxels(harmonized, mask), placebo_age, adjusted))
+        floor.append(significant_share(before, placebo_age, adjusted))
     if not np.isfinite(shares).all():
         return MetricResult.skipped(
             f"{len(rows)} scans of known age leave no test of a placebo beside age, sex and site"
         )
-    draws = subject_counts([f"{draw:02d}" for draw in range(len(shares))], REPLICATES, rng)
-    replicates = weighted_mean(shares, draws)
+    value, n = float(np.mean(shares)), len(shares)
+    weights = subject_counts([f"{draw:02d}" for draw in range(n)], REPLICATES, rng)
+    replicates = weighted_mean(shares, weights)
     return MetricResult(
-        Estimate(
-            float(np.mean(shares)), *percentile_interval(replicates, df=len(shares) - 1), len(rows)
-        ),
+        Estimate(value, *percentile_interval(replicates, df=n - 1), len(rows)),
         target=ALPHA,
         floors={"raw images": float(np.mean(floor))},
         replicates=replicates,
@@ -195,39 +198,14 @@ def false_effects(inputs: MetricInputs, rng: np.random.Generator) -> MetricResul
     )
 
 
-def _one_scan_each(cohort: Cohort) -> Cohort:
-    """Return the first scan of every subject: the rows of a t-test are independent."""
+def _first_scans(cohort: Cohort) -> Cohort:
+    """Return the first scan of each subject, because a t-test needs independent rows."""
     table = cohort.participants.reset_index(drop=True)
     ordered = table.sort_values(["participant_id", "site", "session_id", "slice"])
     return cohort.subset(np.sort(ordered.drop_duplicates("participant_id").index))
 
 
-def _standard(cohort: Cohort) -> Floats:
-    age = cohort.column("age").astype(np.float64)
-    return (age - age.mean()) / max(float(age.std()), 1e-6)
-
-
 # Effects kept -----------------------------------------------------------------------------------
-
-
-class _Agreement(NamedTuple):
-    """Correlation and slope of one model: values and replicates (b,), and the maps behind them."""
-
-    values: tuple[float, float]
-    replicates: tuple[Floats, Floats]
-    ours: Floats
-    truth: Floats
-
-
-def _agreement(
-    ours: Floats, truth: Floats, test: Cohort, model: str, weights: Floats
-) -> _Agreement:
-    age, adjusted = test.column("age").astype(np.float64), nuisance(test, MODELS[model])
-    everyone = np.ones((1, len(age)))
-    maps = [age_slopes(y, age, adjusted, everyone) for y in (ours, truth)]
-    correlation, slope = effect_agreement(*maps)
-    many = effect_agreement(*(age_slopes(y, age, adjusted, weights) for y in (ours, truth)))
-    return _Agreement((float(correlation[0]), float(slope[0])), many, maps[0][0], maps[1][0])
 
 
 def _effects(
@@ -243,45 +221,45 @@ def _effects(
     rows = np.flatnonzero(labeled(test, "age"))
     test, weights = test.subset(rows), weights[:, rows]
     truth = inputs.cohort(CLEAN).subset(rows)
-    reason = _why_no_effect(test, truth)
-    if reason:
+    if reason := _skip_reason(test, truth):
         return MetricResult.skipped(reason)
-    mask = common_mask(test)
-    ours, true = voxels(test.images, mask), voxels(truth.images, mask)
-    found = {model: _agreement(ours, true, test, model, weights) for model in MODELS}
-    n = test.participants["participant_id"].nunique()
-    first = found["age + sex"]
-    floors = {}
+    mask, age = common_mask(test), test.column("age").astype(np.float64)
+    ours, true = _voxels(test, mask), _voxels(truth, mask)
+    everyone = np.ones((1, len(age)))
+    n = len(np.unique(subjects[rows]))
+    estimates, replicates, maps, floors = {}, {}, {}, {}
+    for model, columns in MODELS.items():
+        adjusted = nuisance(test, columns)
+        maps[model] = [age_slopes(y, age, adjusted, everyone) for y in (ours, true)]
+        value = float(effect_agreement(*maps[model])[which][0])
+        resampled = effect_agreement(*(age_slopes(y, age, adjusted, weights) for y in (ours, true)))
+        interval = normal_interval(value, float(resampled[which].std()), bounds=bounds)
+        estimates[model] = Estimate(value, *interval, n)
+        replicates[model] = resampled[which]
+    effect, true_effect = maps[HEADLINE]
     if ORACLE in inputs:
-        rescan = voxels(inputs.cohort(ORACLE).subset(rows).images, mask)
-        floors["rescan"] = _agreement(rescan, true, test, "age + sex", weights[:1]).values[which]
-    arrays = {"mask": mask, "effect": first.ours, "truth": first.truth}
-    estimates = {
-        model: Estimate(
-            one.values[which],
-            *normal_interval(one.values[which], float(one.replicates[which].std()), bounds=bounds),
-            n,
-        )
-        for model, one in found.items()
-    }
-    replicates = first.replicates[which]
+        rescan = _voxels(inputs.cohort(ORACLE).subset(rows), mask)
+        slopes = age_slopes(rescan, age, nuisance(test, MODELS[HEADLINE]), everyone)
+        floors["rescan"] = float(effect_agreement(slopes, true_effect)[which][0])
+    headline, noisy = estimates.pop(HEADLINE), replicates[HEADLINE]
     return MetricResult(
-        estimates["age + sex"],
-        groups={"age + sex + site": estimates["age + sex + site"]},
+        headline,
+        groups=estimates,
         target=floors.get("rescan", float("nan")) if which == 0 else 1.0,
         floors=floors,
-        # Noise counts twice in a replicate, which moves its mean, not its spread.
-        replicates=replicates - replicates.mean() + first.values[which],
-        arrays=arrays,
+        # The noise of the images and of the resampling add up in a replicate. This shifts the mean
+        # of the replicates, but not their spread.
+        replicates=noisy - noisy.mean() + headline.value,
+        arrays={"mask": mask, "effect": effect[0], "truth": true_effect[0]},
     )
 
 
-def _why_no_effect(test: Cohort, truth: Cohort) -> str:
+def _skip_reason(test: Cohort, truth: Cohort) -> str:
     if len(test) == 0 or not common_mask(test).any():
         return "no test scan has a known age and a mask"
     age = test.column("age").astype(np.float64)
     basis = nuisance(test, ("sex", "site"))
-    rest = age - basis @ (basis.T @ age)
+    rest = _residual(age, basis)
     if len(age) < basis.shape[1] + 3 or rest @ rest <= 1e-12 * (age @ age):
         return "age does not vary within the sites and sexes of the test part"
     if np.ptp(truth.images, axis=0).max() == 0:
@@ -289,43 +267,32 @@ def _why_no_effect(test: Cohort, truth: Cohort) -> str:
     return ""
 
 
-_NEEDS = (CLEAN, "harmonized.test")
+_DECLARED = {
+    "axis": "biology kept",
+    "level": "full",
+    "goal": 1.0,
+    "needs": (CLEAN, "harmonized.test"),
+    "wants": (ORACLE,),
+    "expected_order": (("oracle",), ("shuffle", "mean-image")),
+}
 
 
-@metric(
-    label="Age effect correlation",
-    axis="biology kept",
-    level="full",
-    direction="higher",
-    goal=1.0,
-    range=(-1.0, 1.0),
-    needs=_NEEDS,
-    wants=(ORACLE,),
-    expected_order=(("oracle",), ("shuffle", "mean-image")),
-)
+@metric(label="Age effect correlation", direction="higher", range=(-1.0, 1.0), **_DECLARED)
 def effect_correlation(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Correlation, over voxels, of the age effect in harmonized images with that in the truth.
 
-    Voxelwise slopes, adjusted for sex (group ``age + sex + site``: and for site), of the same
-    subjects; the truth is noise-free. The target is a rescan's.
+    The effects are voxelwise slopes of the same subjects, adjusted for sex (and for site in the
+    group ``age + sex + site``). The truth is free of noise. The target is a rescan's value.
     """
     return _effects(inputs, rng, 0, (-1.0, 1.0))
 
 
-@metric(
-    label="Age effect slope",
-    axis="biology kept",
-    level="full",
-    direction="target",
-    goal=1.0,
-    needs=_NEEDS,
-    wants=(ORACLE,),
-    expected_order=(("oracle",), ("shuffle", "mean-image")),
-)
+@metric(label="Age effect slope", direction="target", **_DECLARED)
 def effect_slope(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Share of the true age effect that is left in harmonized images: 1 keeps all, 0 none.
+    """Share of the true age effect that is kept in harmonized images: 1 keeps all, 0 none.
 
-    Voxelwise slopes, adjusted for sex (group ``age + sex + site``: and for site), projected on
-    those of the noise-free truth; noise in a regressor would have made the share too small.
+    This is the least-squares slope, over voxels, of the voxelwise age slopes in harmonized images
+    on those in the noise-free truth. Both are adjusted for sex (and for site in the group
+    ``age + sex + site``). Noise in the truth would have made the share too small.
     """
     return _effects(inputs, rng, 1, (None, None))

@@ -1,20 +1,18 @@
-"""Probe transfer: whether what a probe learns at some sites holds at a site it has never seen.
+"""Probe transfer: whether an age probe works at a site that it was not trained on.
 
-The age probe is trained anew without one site, and reads that site's test scans; so for each site.
-Site effects that are left mislead it, and so does whatever a method does to one site only.
+The age probe is trained once without each site and predicts the ages of that site's test scans.
+Remaining site effects mislead it, and so does anything that a method does at one site only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
-from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.contracts.product import Product, ProductContext, ProductUnavailable
-from harmbench.protocol.probes.training import MIN_N, labeled, make_probe, reservation
+from harmbench.protocol.biology.age_and_sex import predicted_ages, site_median_ages
+from harmbench.protocol.probes.training import MIN_N, labeled, make_probe, underfit_note
 from harmbench.protocol.resampled import Floats, Resampler, Statistic, unweighted
 from harmbench.stats import weighted_mean
 
@@ -22,19 +20,19 @@ ORACLE = "oracle:transfer.age"
 
 
 def make_transfer(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
-    """Train the age probe once for each site, without it, and let it read that site.
+    """Train the age probe without each site and predict the ages of that site's test scans.
 
     Returns
     -------
     dict of str to ndarray
         ``"predicted"``, shape (seeds, n_test): years, NaN at sites without a probe scan of known
-        age; ``"sites"`` and ``"underfit"``, shape (k,): the sites left out in turn, and whether
-        the probe trained without them had not learned.
+        age; ``"sites"`` and ``"underfit"``, shape (k,): the sites that were left out, and whether
+        the probe trained without them is underfit.
 
     Raises
     ------
     ProductUnavailable
-        Where all scans of known age are of one site.
+        If all scans of known age are from one site.
     """
     training, test = inputs.cohort("harmonized.probe"), inputs.cohort("harmonized.test")
     sites = sorted({key.site for key in training.subset(labeled(training, "age")).keys})
@@ -49,31 +47,9 @@ def make_transfer(inputs: MetricInputs, context: ProductContext) -> dict[str, ND
             parts = {"harmonized.probe": others, "harmonized.test": test.subset(here)}
             arrays = make_probe("age", MetricInputs(parts, inputs.reference_site), context)
             predicted[:, here] = arrays["predicted"]
-            underfit.append(bool(reservation(arrays)))
+            underfit.append(bool(underfit_note(arrays)))
             task.advance(1, note=site)
     return {"predicted": predicted, "sites": np.array(sites), "underfit": np.array(underfit)}
-
-
-def own_median(training: Cohort, test: Cohort) -> Floats:
-    """Return the median age of each test scan's own site in the probe part, NaN without one."""
-    table = training.participants.astype({"age": float})
-    medians = table.groupby("site")["age"].median()
-    return test.participants["site"].map(medians).to_numpy(dtype=np.float64)
-
-
-def transfer_skill(errors: Floats, trivial: Floats, weights: Floats) -> Floats:
-    """Return 1 less the ratio of mean errors, ``1 - sum(w * e) / sum(w * t)``; shape (b, s).
-
-    Parameters
-    ----------
-    errors : ndarray, shape (s, n)
-        Absolute errors of the probes, years.
-    trivial : ndarray, shape (n,)
-        Absolute errors of the guess at the site's own median, years.
-    weights : ndarray, shape (b, n)
-    """
-    guessed = weighted_mean(trivial, weights)[:, None]
-    return 1.0 - weighted_mean(errors, weights) / np.where(guessed > 0, guessed, np.nan)
 
 
 @metric(
@@ -89,44 +65,44 @@ def transfer_skill(errors: Floats, trivial: Floats, weights: Floats) -> Floats:
     expected_order=(("oracle",), ("shuffle", "mean-image")),
 )
 def age_transfer(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """How well an age probe does at a site it was not trained on: 1 - MAE / MAE of a guess.
+    """Skill of an age probe at an unseen site: 1 - MAE / MAE of the site's median age.
 
-    The guess is that site's own median age, which the probe is not told, so that 0 is no mean feat;
-    errors are pooled over the sites, each left out in turn. The target is the oracle's skill.
+    The probe does not know the median age of that site, so a skill of 0 is not trivial. The errors
+    are pooled over the sites, each of which is left out once. The target is the oracle's skill.
     """
     test = inputs.cohort("raw.test")
     arrays = inputs.arrays("transfer.age")
     age = test.column("age").astype(np.float64)
-    trivial = np.abs(own_median(inputs.cohort("raw.probe"), test) - age)
+    medians = site_median_ages(inputs.cohort("raw.probe"), test).to_numpy(dtype=np.float64)
+    trivial = np.abs(medians - age)
     errors = np.abs(arrays["predicted"].astype(np.float64) - age)
     rows = labeled(test, "age") & np.isfinite(trivial) & np.isfinite(errors).all(0)
     if not rows.any() or not trivial[rows].any():
-        return MetricResult.skipped("no test scan of a left-out site has an age to be told")
+        return MetricResult.skipped("no test scan of a left-out site has an age to be predicted")
     resampler = Resampler(test, len(errors), rng)
 
     def skill_of(wrong: Floats) -> Statistic:
-        return lambda at, weights: transfer_skill(wrong[:, at], trivial[at], weights)
+        def skill(chosen: NDArray[np.intp], weights: Floats) -> Floats:
+            of_median = weighted_mean(trivial[chosen], weights)[:, None]
+            of_median = np.where(of_median > 0, of_median, np.nan)
+            return 1.0 - weighted_mean(wrong[:, chosen], weights) / of_median
+
+        return skill
 
     target = float("nan")
     if ORACLE in inputs:
         oracle = np.abs(inputs.arrays(ORACLE)["predicted"].astype(np.float64) - age)
         target = unweighted(skill_of(oracle), rows)
-    table = test.participants[["participant_id", "session_id", "site", "age"]][rows]
-    predicted = arrays["predicted"].mean(0)[rows]
+    underfit = arrays["sites"][arrays["underfit"]]
     return resampler.result(
         skill_of(errors),
         rows,
         groups=lambda own: bool(trivial[own].any()),
         target=target,
         floors={"site's own median": 0.0},
-        per_scan=table.assign(predicted=predicted).reset_index(drop=True),
-        note=_reservation(arrays),
+        per_scan=predicted_ages(test, arrays["predicted"], rows),
+        note=f"underfit without {', '.join(underfit)}" if len(underfit) else "",
     )
-
-
-def _reservation(arrays: Mapping[str, NDArray]) -> str:
-    sites = arrays["sites"][arrays["underfit"]]
-    return f"underfit without {', '.join(sites)}" if len(sites) else ""
 
 
 PRODUCTS = (
@@ -136,6 +112,6 @@ PRODUCTS = (
         make=make_transfer,
         min_n=MIN_N,
         reads=("seeds", "threads", "device", "probe"),
-        summary="years read at each site by age probes trained without it",
+        summary="ages in years predicted at each site by age probes that were trained without it",
     ),
 )

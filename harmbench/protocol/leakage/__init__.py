@@ -1,1 +1,1 @@
-"""Does a method paint covariates into images?"""
+"""Does a method write covariates into the images?"""

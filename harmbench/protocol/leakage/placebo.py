@@ -1,12 +1,13 @@
-"""Placebo covariates: what a method is told in place of the true age or sex, and by whom it shows.
+"""Placebo covariates, which a method receives instead of the true age or sex.
 
-Images harmonized under a placebo are products like any other: ``placebo.test.both`` with the age
-permuted within each site and the sex flipped, which leakage is read from, and ``placebo.test.0``
-to ``placebo.test.19`` with the age alone permuted, for false effects. Of ``both`` the ages are
-permuted within each sex: at every site they add up to the true ones among the women and among the
-men, so neither placebo biases what is read of the other (docs/statistics.md). The cohorts carry the
-true covariates, and beside them what the method is given, as ``placebo_age`` and ``placebo_sex``. A
-draw depends on the data and its name, never on the method.
+Images that are harmonized under a placebo are products. In ``placebo.test.both``, from which the
+leakage is computed, the age is permuted within each site and sex, and the sex is swapped. In
+``placebo.test.0`` to ``placebo.test.19``, which are used for false effects, only the age is
+permuted, within each site. The permutation within sexes makes the sum of the ages of the women and
+of the men of a site equal to the true sum, so that neither placebo biases the leakage of the other
+(docs/statistics.md). The cohorts have the true covariates, and the placebos in the columns
+``placebo_age`` and ``placebo_sex``. A draw depends on the data and on the product's name, but not
+on the method.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from harmbench.contracts.cohort import Cohort
 from harmbench.seeding import rng_from
 
 DRAWS = 20
-"""Draws of ages for false effects."""
+"""Number of permutations of the ages for false effects."""
 BOTH = "placebo.test.both"
 AGES = tuple(f"placebo.test.{draw}" for draw in range(DRAWS))
 NAMES = frozenset({*AGES, BOTH})
@@ -28,31 +29,31 @@ OTHER_SEX = {"F": "M", "M": "F"}
 
 
 def columns(name: str) -> tuple[str, ...]:
-    """Return the covariates that are replaced in a placebo product."""
+    """Return the covariates that a placebo product replaces."""
     return ("age", "sex") if name == BOTH else ("age",)
 
 
 def concerns(name: str, sees: Collection[str]) -> bool:
-    """Return whether a method that sees these columns can notice the placebo at all."""
+    """Return whether a method that sees these columns receives the placebo."""
     return not set(columns(name)).isdisjoint(sees)
 
 
 def with_placebo(cohort: Cohort, name: str, *stream: str | int) -> Cohort:
-    """Return the cohort with the column that a method is told instead of the truth.
+    """Return the cohort with the placebo covariates in additional columns.
 
     Parameters
     ----------
     cohort : Cohort
-        Any part, with ``site`` and the covariate in question.
+        Any part, with ``site`` and the covariates.
     name : str
         One of `NAMES`.
     *stream : str or int
-        What the draw depends on besides the draw's number: names of the data and of the fold.
+        Names of the data and of the fold; the draw depends on them and on `name`.
 
     Returns
     -------
     Cohort
-        With ``placebo_age`` (years) and, of `BOTH`, ``placebo_sex``; missing where the truth is.
+        With ``placebo_age`` (years) and, for `BOTH`, ``placebo_sex``; missing if the truth is.
     """
     rng = rng_from("placebo age", *stream, name.rpartition(".")[2])
     if name != BOTH:
@@ -63,18 +64,17 @@ def with_placebo(cohort: Cohort, name: str, *stream: str | int) -> Cohort:
     )
 
 
-def told(cohort: Cohort, name: str) -> Cohort:
-    """Return the cohort as the method is shown it: the placebo in place of the truth."""
-    return cohort.with_covariates(
-        **{lie: cohort.participants[f"placebo_{lie}"] for lie in columns(name)}
-    )
+def replace_covariates(cohort: Cohort, name: str) -> Cohort:
+    """Return the cohort that the method receives, with the placebos instead of the truth."""
+    table = cohort.participants
+    return cohort.with_covariates(**{one: table[f"placebo_{one}"] for one in columns(name)})
 
 
 def permuted_ages(cohort: Cohort, rng: np.random.Generator, within: Sequence[str]) -> pd.Series:
     """Return ages permuted between the subjects of each site, or of each site and sex.
 
-    All rows of a subject at a site move together: its youngest row takes the other subject's least
-    age, and the years between its sessions stay as they are.
+    All rows of a subject at a site change together: its youngest row receives the lowest age of
+    the other subject, and the time between its sessions is kept.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def permuted_ages(cohort: Cohort, rng: np.random.Generator, within: Sequence[str
     Returns
     -------
     Series of float, length n
-        Years; NaN where the age is missing.
+        Years; NaN if the age is missing.
     """
     table = cohort.participants.astype({"age": float})
     table = table.assign(sex=table["sex"].where(table["sex"].notna(), "missing"))

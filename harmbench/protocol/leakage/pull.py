@@ -1,11 +1,12 @@
-"""Population pull: whether people are moved towards the reference site's population.
+"""Population pull: whether subjects are moved towards the population of the reference site.
 
-A method that makes the sites' images alike without knowing that their people differ in age makes
-an older site's people younger. It leaks nothing, and still erases biology.
+If a method makes the images of all sites alike but does not know that the ages of the sites differ,
+it makes the subjects of an older site look younger. It leaks nothing, but it removes biology.
 
-The reader is the oracle's age probe, trained on rescans at the reference site: one for all methods,
-and innocent of scanners. A method's own probe will not do: trained on the pulled images with the
-true ages it learns to make good what the method took, from any trace of the site that is left.
+The ages are predicted by the oracle's age probe, which is trained on rescans at the reference site.
+It is the same for all methods and has seen no scanner effects. A method's own probe is not
+suitable: it is trained on the pulled images with the true ages, so it learns to correct the pull
+from any remaining trace of the site.
 """
 
 from __future__ import annotations
@@ -17,23 +18,17 @@ from scipy.stats import linregress
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
 from harmbench.contracts.product import Product, ProductContext
-from harmbench.protocol.leakage.slopes import (
-    Replicated,
-    averaged,
-    calibration,
-    unread,
-    weighted_slope,
-)
-from harmbench.protocol.probes.training import MIN_N, apply_probe, labeled, reservation
+from harmbench.protocol.leakage.slopes import calibration, replicated_slope
+from harmbench.protocol.probes.training import MIN_N, apply_probe, labeled, underfit_note
 from harmbench.protocol.resampled import Floats, Resampler
 
 READER = "oracle:probe.age"
-LEAST_DISTANCE = 1.0
-"""Years that the sites' mean ages must differ by, so that there is something to be pulled by."""
+MIN_DIFFERENCE = 1.0
+"""Smallest range of the sites' mean ages, in years, for which a pull can be measured."""
 
 
 def make_readings(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
-    """Let the oracle's age probe read the harmonized and the true images.
+    """Predict the age from the harmonized and the true images with the oracle's age probe.
 
     Returns
     -------
@@ -43,51 +38,31 @@ def make_readings(inputs: MetricInputs, context: ProductContext) -> dict[str, ND
     """
     from harmbench.training.process_state import threads
 
-    reader = inputs.arrays(READER)
+    probe = inputs.arrays(READER)
     parts = {"harmonized": "harmonized.test", "truth": "truth.test"}
     with threads(context.threads):
-        read = {
-            name: apply_probe(reader, "age", inputs.cohort(part).images, context.device)
+        predicted = {
+            name: apply_probe(probe, "age", inputs.cohort(part).images, context.device)
             for name, part in parts.items()
         }
-    return {**read, "training_loss": reader["training_loss"]}
+    return {**predicted, "training_loss": probe["training_loss"]}
 
 
 def distance_to_reference(fit: Cohort, test: Cohort, reference_site: str) -> Floats:
-    """Return, for every test scan, the reference site's mean age less its own site's.
+    """Return the mean age of the reference site minus that of each test scan's site.
 
-    Means over the subjects the methods were fitted on: that is the population that pulls.
+    The means are taken over the subjects that the methods were fitted on, because this population
+    causes the pull.
 
     Returns
     -------
     ndarray, shape (n_test,)
-        Years; NaN at a site without known ages, and everywhere if the reference site has none.
+        Years; NaN if no age is known at the scan's site or at the reference site.
     """
     ages = fit.participants.astype({"age": float}).groupby(["site", "participant_id"])["age"].mean()
     means = ages.groupby(level="site").mean()
     own = test.participants["site"].map(means).to_numpy(dtype=np.float64)
     return float(means.get(reference_site, np.nan)) - own
-
-
-def pull_slope(
-    change: Floats, distance: Floats, rows: NDArray[np.bool_], resampler: Resampler
-) -> Replicated:
-    """Return the slope of the change in apparent age on the distance to the reference site.
-
-    Parameters
-    ----------
-    change : ndarray, shape (s, n)
-        Years read from the harmonized image less years read from the truth.
-    distance : ndarray, shape (n,)
-        As of `distance_to_reference`.
-    rows : ndarray of bool, shape (n,)
-    resampler : Resampler
-        Of the whole test set.
-    """
-    everyone = np.ones((1, int(rows.sum())))
-    one = weighted_slope(distance[rows], change[:, rows], everyone)
-    many = weighted_slope(distance[rows], change[:, rows], resampler.rows[:, rows])
-    return averaged(one, many, resampler)
 
 
 @metric(
@@ -101,30 +76,32 @@ def pull_slope(
     expected_order=(("oracle",), ("site-shift", "combat-nocov", "shuffle", "mean-image")),
 )
 def population_pull(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Years a person's apparent age moves for each year that the reference site's people differ.
+    """Change of the apparent age per year of difference to the mean age of the reference site.
 
-    Slope, over scans, of what the oracle's age probe reads from the harmonized image less what it
-    reads from the truth, divided by its own slope on true images: 0 leaves people as they are, 1
-    gives every site the reference site's mean age. The interval is for these sites; a note tells
-    where their scatter alone could have made such a slope.
+    This is the slope, over scans, of the age that the oracle's probe predicts from the harmonized
+    image minus the age that it predicts from the truth, divided by the slope of its predictions on
+    true images. 0 means that subjects keep their age, 1 that all sites get the mean age of the
+    reference site. The interval holds for these sites; a note warns if the scatter between the
+    sites alone may explain the slope.
     """
     fit, test = inputs.cohort("raw.fit"), inputs.cohort("raw.test")
     readings = inputs.arrays("pull.age")
     ours, truth = (readings[name].astype(np.float64) for name in ("harmonized", "truth"))
     distance = distance_to_reference(fit, test, inputs.reference_site)
     rows = labeled(test, "age") & np.isfinite(distance)
-    if not rows.any() or np.ptp(distance[rows]) < LEAST_DISTANCE:
+    if not rows.any() or np.ptp(distance[rows]) < MIN_DIFFERENCE:
         return MetricResult.skipped(
-            f"the sites' mean ages differ by less than {LEAST_DISTANCE:g} year, or are not known"
+            f"the sites' mean ages differ by less than {MIN_DIFFERENCE:g} year, or are not known"
         )
     resampler = Resampler(test, len(ours), rng)
     change, age = ours - truth, test.column("age").astype(np.float64)
-    raw = pull_slope(change, distance, rows, resampler)
-    scale = calibration(truth, age, rows, resampler)
-    if unread(scale):
-        return MetricResult.skipped(unread(scale))
-    value, replicates = raw.value / scale.value, raw.replicates / scale.replicates
-    overall = resampler.estimate(float(value), replicates, rows)
+    weights = resampler.rows[:, rows]
+    raw = replicated_slope(distance[rows], change[:, rows], weights, resampler.seeds)
+    scale, reason = calibration(truth, age, rows, resampler)
+    if reason:
+        return MetricResult.skipped(reason)
+    replicates = raw.replicates / scale.replicates
+    overall = resampler.estimate(raw.value / scale.value, replicates, rows)
     names = np.unique(resampler.sites[rows])
     at = [rows & (resampler.sites == name) for name in names]
     by_site = np.array([[distance[own][0], change[:, own].mean()] for own in at])
@@ -139,15 +116,15 @@ def population_pull(inputs: MetricInputs, rng: np.random.Generator) -> MetricRes
             "uncalibrated": np.asarray(raw.value),
             "calibration": np.asarray(scale.value),
         },
-        note="; ".join(filter(None, (reservation(readings), _scatter(overall, by_site)))),
+        note="; ".join(filter(None, (underfit_note(readings), _scatter_note(overall, by_site)))),
     )
 
 
-def _scatter(overall: Estimate, by_site: Floats) -> str:
-    """Say where a pull is beyond doubt for these sites, but not beyond the scatter between sites.
+def _scatter_note(overall: Estimate, by_site: Floats) -> str:
+    """Return a warning if the pull is significant for these sites, but not between sites.
 
-    What a method leaves of a scanner may look like age; with few sites that falls in line with
-    their ages by chance.
+    A remaining scanner effect may look like a change of age. With few sites such effects may
+    correlate with the sites' ages by chance.
     """
     if overall.low <= 0 <= overall.high:
         return ""
@@ -162,6 +139,6 @@ PRODUCTS = (
         make=make_readings,
         min_n=MIN_N,
         reads=("threads", "device"),
-        summary="years that the oracle's age probe reads: `harmonized`, `truth`",
+        summary="ages in years that the oracle's age probe predicts: `harmonized`, `truth`",
     ),
 )

@@ -1,7 +1,8 @@
-"""Slopes of what the age probes read, under weights, and how a probe's years are calibrated.
+"""Slopes of the ages that probes predict, and the calibration of a probe.
 
-A regressor shrinks towards the mean: of one year more a probe reads a quarter, or nine tenths.
-Whatever is said in its years is divided by its own slope on images that hold the true age.
+A regression shrinks towards the mean: for one more year of age a probe may predict only a quarter
+of a year. Therefore differences of its predictions are divided by the slope of its predictions on
+images of known age.
 """
 
 from __future__ import annotations
@@ -14,41 +15,30 @@ from numpy.typing import NDArray
 from harmbench.protocol.resampled import Floats, Resampler
 from harmbench.stats import over_seeds, percentile_interval
 
-NO_AGE_READ = (
-    "the age probe does not read age from the images it is calibrated on (slope {value:.2f}, 95 % "
-    "interval {low:.2f} to {high:.2f}), so what it says cannot be turned into years"
-)
-
 
 class Replicated(NamedTuple):
-    """A value averaged over the probe seeds, and its replicates.
+    """A value averaged over the probe seeds, and its replicates (b,)."""
 
-    Attributes
-    ----------
-    value : ndarray, shape (...)
-    replicates : ndarray, shape (b, ...)
-    """
-
-    value: Floats
+    value: float
     replicates: Floats
 
 
 def weighted_slope(x: Floats, y: Floats, weights: Floats, groups: NDArray | None = None) -> Floats:
-    """Return least-squares slopes of y on x, with an intercept for each group.
+    """Return the least-squares slopes of y on x, with an intercept for each group.
 
     Parameters
     ----------
     x : ndarray, shape (n,)
     y : ndarray, shape (s, n)
-        One row a probe seed.
+        One row per probe seed.
     weights : ndarray, shape (b, n)
     groups : ndarray, shape (n,), optional
-        Without it there is one intercept for all.
+        Without groups there is one intercept.
 
     Returns
     -------
     ndarray, shape (b, s)
-        NaN where x does not vary within groups.
+        NaN if x does not vary within groups.
     """
     labels = np.zeros(len(x)) if groups is None else groups
     member = (labels[:, None] == np.unique(labels)).astype(float)
@@ -56,7 +46,8 @@ def weighted_slope(x: Floats, y: Floats, weights: Floats, groups: NDArray | None
     size = np.where(size > 0, size, 1.0)
 
     def centered(values: Floats) -> Floats:
-        return values - (values @ member / member.sum(0)) @ member.T  # keeps the sums below exact
+        # Without the group means the sums below lose no digits.
+        return values - (values @ member / member.sum(0)) @ member.T
 
     a, c = centered(x), centered(y)
     sum_a = weights @ (a[:, None] * member)
@@ -67,36 +58,47 @@ def weighted_slope(x: Floats, y: Floats, weights: Floats, groups: NDArray | None
     return products / np.where(spread > tiny, spread, np.nan)[:, None]
 
 
-def averaged(one: Floats, many: Floats, resampler: Resampler) -> Replicated:
-    """Average a statistic (1, s) and its replicates (b, s) over the probe seeds."""
-    return Replicated(one.mean(1)[0], over_seeds(many, resampler.seeds))
+def replicated_slope(
+    x: Floats, y: Floats, weights: Floats, seeds: Floats, groups: NDArray | None = None
+) -> Replicated:
+    """Return a slope averaged over the probe seeds, and its replicates.
+
+    `seeds` are the weights of the probe seeds (b, s); see `weighted_slope` for the others.
+    """
+    one = weighted_slope(x, y, np.ones((1, len(x))), groups)
+    many = weighted_slope(x, y, weights, groups)
+    return Replicated(one.mean(1)[0], over_seeds(many, seeds))
 
 
 def calibration(
-    read: Floats, age: Floats, rows: NDArray[np.bool_], resampler: Resampler
-) -> Replicated:
-    """Return how many years a probe reads for one year more, within sites.
+    predicted: Floats, age: Floats, rows: NDArray[np.bool_], resampler: Resampler
+) -> tuple[Replicated, str]:
+    """Return the slope of a probe's predictions on the true age, within sites.
 
     Parameters
     ----------
-    read : ndarray, shape (s, n)
-        Years that the probe reads from images of known age.
+    predicted : ndarray, shape (s, n)
+        Predicted ages of images of known age, years.
     age : ndarray, shape (n,)
-        Years; read only where `rows`.
+        True ages, years.
     rows : ndarray of bool, shape (n,)
+        Rows to use.
     resampler : Resampler
-        Of the whole test set.
+        Resamples of the whole test set.
+
+    Returns
+    -------
+    slope : Replicated
+    reason : str
+        Why nothing can be divided by the slope, ``""`` if it can.
     """
-    sites = resampler.sites[rows]
-    everyone = np.ones((1, int(rows.sum())))
-    one = weighted_slope(age[rows], read[:, rows], everyone, sites)
-    many = weighted_slope(age[rows], read[:, rows], resampler.rows[:, rows], sites)
-    return averaged(one, many, resampler)
-
-
-def unread(slope: Replicated) -> str:
-    """Return why a calibration cannot be divided by, ``""`` where it can."""
+    weights, sites = resampler.rows[:, rows], resampler.sites[rows]
+    slope = replicated_slope(age[rows], predicted[:, rows], weights, resampler.seeds, sites)
     low, high = percentile_interval(slope.replicates)
     if slope.value > 0 and low > 0:
-        return ""
-    return NO_AGE_READ.format(value=float(slope.value), low=low, high=high)
+        return slope, ""
+    return slope, (
+        "the age probe does not read age from the images it is calibrated on (slope "
+        f"{slope.value:.2f}, 95 % interval {low:.2f} to {high:.2f}), so its predictions cannot be "
+        "converted to years"
+    )

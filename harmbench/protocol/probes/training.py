@@ -148,7 +148,7 @@ def predicted_classes(arrays: Mapping[str, NDArray]) -> NDArray:
     return arrays["classes"][arrays["predicted"].argmax(-1)]
 
 
-def reservation(arrays: Mapping[str, NDArray]) -> str:
+def underfit_note(arrays: Mapping[str, NDArray]) -> str:
     """Return ``"underfit"`` where the training loss of a network has not fallen, else ``""``."""
     loss = arrays["training_loss"]
     tenth = max(1, loss.shape[1] // 10)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.contracts.product import Product, ProductContext
-from harmbench.protocol.probes.training import MIN_N, apply_probe, predicted_classes, reservation
+from harmbench.protocol.probes.training import MIN_N, apply_probe, predicted_classes, underfit_note
 from harmbench.protocol.resampled import Floats, Resampler, balanced_accuracy_of, unweighted
 
 ORACLE = "oracle:probe.site"
@@ -87,7 +87,7 @@ def site_bacc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
             "confusion": _confusion(truth, predicted, arrays["classes"]),
             "sites": arrays["classes"],
         },
-        note=reservation(arrays),
+        note=underfit_note(arrays),
     )
 
 
@@ -126,7 +126,7 @@ def site_excess(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         same = target.shape[1] in (1, len(predicted))
         return own(chosen, weights) - (target if same else target.mean(1, keepdims=True))
 
-    return resampler.result(excess, rows, groups=None, target=0.0, note=reservation(arrays))
+    return resampler.result(excess, rows, groups=None, target=0.0, note=underfit_note(arrays))
 
 
 @metric(
@@ -163,7 +163,7 @@ def site_bacc_frozen(inputs: MetricInputs, rng: np.random.Generator) -> MetricRe
         rows,
         target=target,
         floors={"chance": chance},
-        note=reservation(arrays),
+        note=underfit_note(arrays),
     )
 
 

@@ -39,7 +39,7 @@ from harmbench.protocol.probes.training import (
     make_probe,
     predicted_classes,
     probe_config,
-    reservation,
+    underfit_note,
     validation_rows,
 )
 from harmbench.protocol.resampled import Resampler, balanced_accuracy_of, unweighted
@@ -315,7 +315,7 @@ def site_bacc_fitset(inputs: MetricInputs, rng: np.random.Generator) -> MetricRe
         rows = np.isin(truth, inputs.arrays(CNN)["classes"])
         usual = balanced_accuracy_of(truth, predicted_classes(inputs.arrays(CNN)))
         floors["trained on other subjects"] = unweighted(usual, rows)
-    return replace(result, floors=floors, note=reservation(arrays))
+    return replace(result, floors=floors, note=underfit_note(arrays))
 
 
 _NEEDS = ("harmonized.probe", "harmonized.test")
