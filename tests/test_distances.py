@@ -141,13 +141,14 @@ def test_slices_are_one_vector_and_only_shared_ones_count(rng):
     stacked = Cohort(
         np.concatenate([h.images for h in halves]), table, np.concatenate([h.mask for h in halves])
     )
-    found = distances._sites(stacked, "ref")
-    assert [site.rows.shape for site in found] == [(12, 2), (9, 2)]
-    whole = distances.pair_distances(stacked.images, found[0].rows)
-    single = distances.pair_distances(raw.images, distances._sites(raw, "ref")[0].rows)
+    found = list(distances._rows_by_site(stacked, "ref").values())
+    assert [rows.shape for rows in found] == [(12, 2), (9, 2)]
+    whole = distances.pair_distances(stacked.images, found[0])
+    single = distances.pair_distances(raw.images, distances._rows_by_site(raw, "ref")["a"])
     np.testing.assert_allclose(whole, np.sqrt(5) * single, rtol=1e-6)
     without = stacked.subset(np.arange(1, len(stacked)))  # the first subject lost slice 1
-    assert [site.rows.shape for site in distances._sites(without, "ref")] == [(12, 1), (9, 2)]
+    shapes = [rows.shape for rows in distances._rows_by_site(without, "ref").values()]
+    assert shapes == [(12, 1), (9, 2)]
 
 
 def test_second_session_of_a_subject_is_left_out(rng):
@@ -159,8 +160,8 @@ def test_second_session_of_a_subject_is_left_out(rng):
         np.concatenate([again.mask, raw.mask]),
     )
     np.testing.assert_allclose(
-        distances.pair_distances(both.images, distances._sites(both, "ref")[0].rows),
-        distances.pair_distances(raw.images, distances._sites(raw, "ref")[0].rows),
+        distances.pair_distances(both.images, distances._rows_by_site(both, "ref")["a"]),
+        distances.pair_distances(raw.images, distances._rows_by_site(raw, "ref")["a"]),
     )
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from harmbench.protocol.site.lisi import lisi, neighbor_probabilities
+from harmbench.protocol.site.lisi import inverse_simpson, neighbor_probabilities
 
 # lisi_knn of scib-metrics 0.5.10 (float64) on `points`: 15 neighbors besides the row, perplexity 5.
 REFERENCE = [
@@ -23,6 +23,11 @@ def distances(x):
     d = cdist(x, x)
     np.fill_diagonal(d, np.inf)
     return d
+
+
+def lisi(probabilities, labels, shares=None):
+    member = labels[:, None] == np.unique(labels)
+    return inverse_simpson(probabilities @ member.astype(float), shares)
 
 
 def test_agrees_with_scib_metrics():

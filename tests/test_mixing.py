@@ -5,8 +5,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
-from harmbench.protocol.people import gaussian_kernel
-from harmbench.protocol.site.mixing import SHUFFLED, ilisi, mmd, mmd_between
+from harmbench.protocol.site.mixing import SHUFFLED, ilisi, mmd, unbiased_mmd
 from harmbench.stats import mmd_u
 
 SITES = np.array(["ash", "birch", "cedar"])
@@ -53,6 +52,14 @@ def direct_mmd(kernel, subjects, first, second):
         return np.mean([kernel[i, j] for i in a for j in b if subjects[i] != subjects[j]])
 
     return mean(first, first) + mean(second, second) - 2 * mean(first, second)
+
+
+def gaussian_kernel(distances, bandwidth):
+    return np.exp(-0.5 * (distances / bandwidth) ** 2)
+
+
+def mmd_between(kernel, pairs, first, second):
+    return unbiased_mmd([(slice(0, len(kernel)), kernel, pairs)], [(first, second)])[0]
 
 
 def test_mmd_agrees_with_a_direct_sum_over_pairs():

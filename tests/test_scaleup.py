@@ -20,7 +20,7 @@ from harmbench.files import blocks
 from harmbench.protocol.features import products as features
 from harmbench.protocol.individuals import distances, reliability
 from harmbench.protocol.individuals import identification as identity
-from harmbench.protocol.people import usual_distance
+from harmbench.protocol.people import median_raw_distance, people_of
 from harmbench.protocol.quality import kernel
 from harmbench.protocol.site import mixing
 from harmbench.protocol.truth import errors as truth
@@ -83,16 +83,16 @@ def test_a_metric_in_blocks_says_what_it_says_of_all_at_once(inputs, metric, mon
     same(whole, metric(inputs, np.random.default_rng(1)))
 
 
-def test_the_usual_distance_is_the_median_over_pairs_of_people(inputs, monkeypatch) -> None:
+def test_the_median_raw_distance_is_the_median_over_pairs_of_people(inputs, monkeypatch) -> None:
     from scipy.spatial.distance import pdist
 
-    people = mixing.people_of(inputs.cohort("raw.test"))
+    people = people_of(inputs.cohort("raw.test"))
     points = people.average @ inputs.arrays("features.random-conv.raw_test")["features"]
     spread = inputs.arrays("features.random-conv.raw_test")["features"].std(0)
     expected = np.median(pdist(points / spread))
-    assert usual_distance(inputs, people) == pytest.approx(expected, rel=1e-12)
+    assert median_raw_distance(inputs, people) == pytest.approx(expected, rel=1e-12)
     monkeypatch.setattr(blocks, "BLOCK", 30_000)
-    assert usual_distance(inputs, people) == pytest.approx(expected, rel=1e-12)
+    assert median_raw_distance(inputs, people) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("metric", [identity.identification, identity.identification_margin])

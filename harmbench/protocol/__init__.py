@@ -1,7 +1,8 @@
-"""The protocol: what is measured, exactly. One folder for each question."""
+"""The protocol: all metrics, with one folder for each question."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +25,5 @@ MODULES = (
 def __getattr__(name: str) -> Any:
     if name != "PRODUCTS":
         raise AttributeError(f"module 'harmbench.protocol' has no attribute {name!r}")
-    from importlib import import_module
-
     modules = [import_module(f"harmbench.protocol.{module}") for module in MODULES]
     return tuple(product for module in modules for product in module.PRODUCTS)

@@ -1,4 +1,4 @@
-"""People as points in a space of features: who counts, how far they are apart, block by block."""
+"""Subjects at sites as points in a feature space, and their distances in blocks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
@@ -18,17 +18,23 @@ RAW_FEATURES = "features.random-conv.raw_test"
 MIN_SUBJECTS = 10
 """Sites with fewer test subjects are left out."""
 STRATA = 5
+"""Number of age strata; subjects of unknown age are a further stratum."""
 
 Floats = NDArray[np.float64]
 
 
-def gaussian_kernel(distances: ArrayLike, bandwidth: float) -> Floats:
-    """Return ``exp(-d^2 / (2 bandwidth^2))`` of distances, same shape."""
-    return np.exp(-0.5 * (np.asarray(distances, np.float64) / bandwidth) ** 2)
-
-
 class People(NamedTuple):
-    """Subjects at sites (u,), of all sites with enough of them, and the mean over their rows."""
+    """Subjects at sites (u,), without small sites.
+
+    Attributes
+    ----------
+    subjects, sites, strata : ndarray, shape (u,)
+        Subject, site and age stratum. A subject scanned at two sites is two entries.
+    average : sparse array, shape (u, n)
+        Matrix that averages the rows of the cohort.
+    left_out : tuple of str
+        Sites with too few subjects.
+    """
 
     subjects: NDArray
     sites: NDArray
@@ -42,12 +48,26 @@ class People(NamedTuple):
         return [str(site) for site in np.unique(self.sites)]
 
     def size(self, site: str) -> int:
-        """Return how many people a site has."""
+        """Return the number of subjects at a site."""
         return int((self.sites == site).sum())
+
+    def note(self, text: str) -> str:
+        """Return a note, with the names of the sites that were left out."""
+        few = f"; without {', '.join(self.left_out)} (under {MIN_SUBJECTS} subjects)"
+        return text + few if self.left_out else text
+
+    def shuffled_sites(self, rows: NDArray, b: int, rng: np.random.Generator) -> NDArray:
+        """Return the sites of some entries, shuffled within age strata; (b, rows)."""
+        out = np.tile(self.sites[rows], (b, 1))
+        strata = self.strata[rows]
+        for level in np.unique(strata):
+            at = np.flatnonzero(strata == level)
+            out[:, at] = rng.permuted(out[:, at], axis=1)
+        return out
 
 
 def people_of(test: Cohort) -> People:
-    """Return the subjects of a cohort, of its sites with enough of them; images are not read."""
+    """Return the subjects of a cohort at its sites; the images are not read."""
     table = test.participants.astype({"participant_id": str, "site": str})
     rows = table.groupby(["site", "participant_id"])
     sizes = table.groupby("site")["participant_id"].nunique()
@@ -57,21 +77,17 @@ def people_of(test: Cohort) -> People:
     average = csr_array((1 / count[code], (code, np.arange(len(table)))))
     known = rows["age"].mean().reset_index()
     kept = np.flatnonzero(~known["site"].isin(small))
-    subjects, sites, ages = (
-        known[column].to_numpy()[kept] for column in ("participant_id", "site", "age")
-    )
-    subjects = subjects.astype(str)
+    known = known.iloc[kept]
     return People(
-        subjects,
-        sites.astype(str),
-        _age_strata(ages.astype(np.float64)),
+        known["participant_id"].to_numpy().astype(str),
+        known["site"].to_numpy().astype(str),
+        _age_strata(known["age"].to_numpy().astype(np.float64)),
         average[kept],
         small,
     )
 
 
 def _age_strata(age: Floats) -> NDArray[np.intp]:
-    """Return the fifth of the ages that each row is in; those without one are a stratum."""
     known = age[~np.isnan(age)]
     if len(known) == 0:
         return np.zeros(len(age), np.intp)
@@ -79,66 +95,50 @@ def _age_strata(age: Floats) -> NDArray[np.intp]:
     return np.where(np.isnan(age), STRATA, np.searchsorted(cuts, age)).astype(np.intp)
 
 
-def shuffled(people: People, rows: NDArray, b: int, rng: np.random.Generator) -> NDArray:
-    """Return the sites of some people, shuffled among those of similar age; (b, rows)."""
-    out = np.tile(people.sites[rows], (b, 1))
-    strata = people.strata[rows]
-    for level in np.unique(strata):
-        at = np.flatnonzero(strata == level)
-        out[:, at] = rng.permuted(out[:, at], axis=1)
-    return out
-
-
 class Space(NamedTuple):
-    """People as points of a space of features, (u, d), and who each of them is, (u,)."""
+    """Points (u, d) in a feature space, with the subject (u,) of each."""
 
     points: Floats
     subjects: NDArray
 
     def keep(self, rows: NDArray) -> Space:
-        """Return some of them."""
+        """Return some of the points."""
         return Space(self.points[rows], self.subjects[rows])
 
     def distances(self) -> Iterator[tuple[slice, Floats, NDArray[np.bool_]]]:
-        """Yield the distances of blocks of people to all, and which pairs are of two subjects.
+        """Yield rows, their distances to all points, and which pairs are of two subjects.
 
-        A matrix of everyone's would grow with the square of the cohort; a block does not, with the
-        half a dozen copies that are made of it.
+        The distances come in blocks, because a whole matrix would not fit into memory for a large
+        cohort. A block leaves room for about six copies of it.
         """
         for part in blocks(len(self.points), 48 * len(self.points)):
             pairs = self.subjects[part, None] != self.subjects
             yield part, cdist(self.points[part], self.points), pairs
 
     def kernel(self, bandwidth: float) -> Iterator[tuple[slice, Floats, NDArray[np.bool_]]]:
-        """Yield the same of `gaussian_kernel`."""
+        """Yield the same blocks of the Gaussian kernel ``exp(-d^2 / (2 bandwidth^2))``."""
         for part, distances, pairs in self.distances():
-            yield part, gaussian_kernel(distances, bandwidth), pairs
+            yield part, np.exp(-0.5 * (distances / bandwidth) ** 2), pairs
 
 
 def space_of(inputs: MetricInputs, people: People, name: str) -> Space:
-    """Return people's features over the raw images' standard deviations."""
+    """Return the features of a product, divided by their standard deviations in the raw images."""
     raw = np.asarray(inputs.arrays(RAW_FEATURES)["features"], np.float64)
     spread = raw.std(0)
-    # A feature that hardly varies in raw images must not become the loudest.
+    # A lower limit, so that a feature that hardly varies in the raw images does not dominate.
     scale = np.maximum(spread, 0.01 * spread.mean()) if spread.any() else np.ones_like(spread)
     scaled = np.asarray(inputs.arrays(name)["features"], np.float64) / scale
     return Space(people.average @ scaled, people.subjects)
 
 
-def usual_distance(inputs: MetricInputs, people: People) -> float:
-    """Return the median distance of two subjects' RAW images; the same for all methods."""
+def median_raw_distance(inputs: MetricInputs, people: People) -> float:
+    """Return the median distance between raw images of two subjects, the same for all methods."""
     n = len(people.subjects)
     found, count = np.empty(n * (n - 1) // 2), 0
     for part, distances, pairs in space_of(inputs, people, RAW_FEATURES).distances():
-        above = np.arange(n) > np.arange(n)[part, None]  # each pair once: the median is the same
+        above = np.arange(n) > np.arange(n)[part, None]  # half of the pairs has the same median
         chosen = distances[pairs & above]
         found[count : count + len(chosen)] = chosen
         count += len(chosen)
     median = float(np.median(found[:count], overwrite_input=True))
     return median if median > 0 else 1.0
-
-
-def note_of(people: People, text: str) -> str:
-    """Add to a note which sites were left out."""
-    few = f"; without {', '.join(people.left_out)} (under {MIN_SUBJECTS} subjects)"
-    return text + few if people.left_out else text

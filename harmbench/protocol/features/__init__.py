@@ -1,1 +1,1 @@
-"""Features of images that several metrics compare."""
+"""Features of images that several metrics use."""

@@ -1,8 +1,8 @@
-"""pytorch-fid's InceptionV3: finding its weights, checking them, building the network.
+"""pytorch-fid's InceptionV3: its weights are found or downloaded, checked and loaded.
 
-pytorch-fid's own loader has no time limit and unpickles whatever it is sent. Here the file is
-fetched with a limit, checked against the hash in its own name, read by `torch.load` with
-``weights_only=True``, and handed to pytorch-fid's builder, which otherwise stays as it is.
+pytorch-fid's own loader has no time limit and unpickles any file. Here the download has a limit,
+the file is compared with the hash in its name and read by `torch.load` with ``weights_only=True``;
+the network is built by pytorch-fid.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def load_inception(
     Parameters
     ----------
     choice : str or None
-        A file of weights; None to look in torch's cache and then on the network (once in a
-        process); ``"never"`` to do neither.
+        File of the weights. None searches torch's cache and then downloads them, once in a
+        process; ``"never"`` does neither.
     device : str
-        Where the network goes.
+        Device of the network.
     sha256_prefix : str
-        First hex digits of the file's SHA-256; the default names the one file that `fid_*` means.
+        First hex digits of the file's SHA-256; the default is that of the weights for `fid_*`.
 
     Returns
     -------
@@ -53,9 +53,9 @@ def load_inception(
     Raises
     ------
     ProductUnavailable
-        Where no weights were asked for, or none can be had.
+        If no weights are wanted or available.
     HarmbenchError
-        Where the named file is missing or is not the right one.
+        If the given file is missing or is not the right one.
     """
     if choice == "never":
         raise ProductUnavailable("Inception weights were not asked for in this run")
@@ -71,7 +71,7 @@ def load_inception(
 
 
 def _read(path: Path, sha256_prefix: str) -> dict[str, Any]:
-    """Read a checked file of weights without unpickling anything but tensors."""
+    """Check and read a file of weights; only tensors are unpickled."""
     import torch
 
     found = _sha256(path)
@@ -83,25 +83,22 @@ def _read(path: Path, sha256_prefix: str) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise HarmbenchError(f"{path} holds more than tensors, or is damaged: {first_line}") from (
-            error
-        )
+        first_line = (str(error).strip() or repr(error)).splitlines()[0]
+        raise HarmbenchError(
+            f"{path} contains more than tensors, or is damaged: {first_line}"
+        ) from error
 
 
 def _build(state: dict[str, Any]) -> torch.nn.Module:
-    """Build pytorch-fid's network around a state dict, without its downloader."""
+    """Build pytorch-fid's network with a state dict, without its downloader."""
     import torch
     from pytorch_fid import inception
 
-    def given(*_: object, **__: object) -> dict[str, Any]:
-        return state
-
     try:
-        # The layers are first drawn at random; the caller's random numbers stay as they were.
+        # The layers are initialized at random; the global generator must not change.
         with (
             torch.random.fork_rng(devices=[]),
-            patch.object(inception, "load_state_dict_from_url", given),
+            patch.object(inception, "load_state_dict_from_url", lambda *_, **__: state),
         ):
             return inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]])
     except (RuntimeError, TypeError) as error:
@@ -110,9 +107,9 @@ def _build(state: dict[str, Any]) -> torch.nn.Module:
 
 @cache
 def _cached_or_downloaded() -> tuple[Path | None, str]:
-    """Return the file in torch's cache, fetching it where it is missing, or why there is none.
+    """Return the file in torch's cache, after a download if necessary, or why there is none.
 
-    The answer is kept: a failed download is not tried again in this process.
+    The result is cached, so a failed download is not repeated in this process.
     """
     import torch
 
@@ -127,7 +124,7 @@ def _cached_or_downloaded() -> tuple[Path | None, str]:
 
 
 def _download(url: str, path: Path, sha256_prefix: str) -> None:
-    """Fetch a file within the time limit and move it into place once its hash is right."""
+    """Download a file within the time limit and move it into place if its hash is right."""
     deadline = time.monotonic() + TOTAL_SECONDS
 
     def fetch(temporary: Path) -> None:

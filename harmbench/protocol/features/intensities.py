@@ -1,4 +1,4 @@
-"""Thirty numbers that describe an image's intensities and sharpness, for probes that are no CNN."""
+"""Thirty features of an image's intensities and sharpness, for probes that are not CNNs."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ NAMES = (
     "outside, mean absolute",
     "outside, standard deviation",
 )
-"""What each column of `intensity_features` is."""
+"""Names of the columns of `intensity_features`."""
 
 
 def intensity_features(cohort: Cohort, masks: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return quantiles, moments and sharpness of each image in one common region.
 
-    Gradient magnitudes and absolute Laplacians see blur and noise; what lies outside all masks sees
-    what a renderer leaves in the background. A scan's own mask is never used: it is that of the
-    scan before harmonizing and bears the distortion of its scanner, so a probe would read the site
-    from masks, and tell it for rescans at the reference site, too.
+    Gradient magnitudes and absolute Laplacians describe blur and noise; the features outside all
+    masks describe what a method leaves in the background. A scan's own mask is not used. It comes
+    from the scan before harmonization and has the distortion of its scanner, so a probe could
+    predict the site from the masks, even for rescans at the reference site.
 
     Parameters
     ----------
     cohort : Cohort
         Its masks are not read.
     masks : ndarray of bool, shape (m, *shape)
-        Masks of the training images. The region is what at least half of them hold.
+        Masks of the training images. The region consists of the voxels in at least half of them.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""Features of harmonized and of real images as samples of subjects, which distances compare.
+"""Features of harmonized and of real images as samples of subjects, for distances.
 
-The real images are those of the probe part: no method has been fitted on them, and no subject of
-the test part is among them.
+The real images are those of the probe part: no method was fitted on them, and none of their
+subjects is in the test part.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs
 from harmbench.contracts.product import ProductUnavailable
 
 MIN_REAL = 20
 REFERENCE_ORDER = (("shuffle", "oracle"), ("mean-image", "identity"))
-"""What every distance to the reference site says of the controls."""
+"""Expected order of the controls for a distance to the reference site."""
 
 
 class FeatureSet(NamedTuple):
@@ -27,39 +26,39 @@ class FeatureSet(NamedTuple):
     subjects: NDArray
     sites: NDArray
 
-    def keep(self, rows: NDArray) -> FeatureSet:
-        """Return some rows."""
-        return FeatureSet(self.features[rows], self.subjects[rows], self.sites[rows])
+    @property
+    def n_subjects(self) -> int:
+        """Number of subjects."""
+        return len(np.unique(self.subjects))
 
 
 def read_set(
     inputs: MetricInputs, features: str, images: str, site: str | None = None
 ) -> FeatureSet:
-    """Return the features of images, of one site where it is named.
+    """Return the features of images, optionally of one site only.
 
     Raises
     ------
     ProductUnavailable
-        Where the data are no images.
+        If the data are not images.
     """
-    cohort: Cohort = inputs.cohort(images)
+    cohort = inputs.cohort(images)
     if cohort.space == "table":
         raise ProductUnavailable("needs images; these data are a table of features")
     values = np.asarray(inputs.arrays(features)["features"], np.float64)
-    found = FeatureSet(
-        values, cohort.column("participant_id").astype(str), cohort.column("site").astype(str)
-    )
-    return found if site is None else found.keep(found.sites == site)
+    subjects, sites = (cohort.column(name).astype(str) for name in ("participant_id", "site"))
+    rows = slice(None) if site is None else sites == site
+    return FeatureSet(values[rows], subjects[rows], sites[rows])
 
 
 def too_few(real: FeatureSet, what: str) -> str:
-    """Return why there are too few real images, or nothing."""
-    n = len(np.unique(real.subjects))
+    """Return why there are too few real images, or ``""``."""
+    n = real.n_subjects
     return "" if n >= MIN_REAL else f"{n} {what}; at least {MIN_REAL} are needed"
 
 
 def at_reference_site(inputs: MetricInputs, extractor: str) -> tuple[FeatureSet, FeatureSet, str]:
-    """Return harmonized test images, real ones of the reference site, and why they are too few."""
+    """Return harmonized and real images of the reference site, and why there are too few."""
     site = inputs.reference_site
     ours = read_set(inputs, f"features.{extractor}.test", "harmonized.test")
     real = read_set(inputs, f"features.{extractor}.real", "raw.real", site)
@@ -67,6 +66,6 @@ def at_reference_site(inputs: MetricInputs, extractor: str) -> tuple[FeatureSet,
 
 
 def needs(extractor: str) -> tuple[str, ...]:
-    """Return what a distance of harmonized images to real ones is computed from."""
+    """Return the products for a distance between harmonized and real images."""
     names = (f"features.{extractor}.test", f"features.{extractor}.real")
     return ("harmonized.test", "raw.real", *names)

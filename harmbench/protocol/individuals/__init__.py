@@ -1,1 +1,1 @@
-"""Do images of one person still resemble each other?"""
+"""Do the images of a subject still resemble each other?"""

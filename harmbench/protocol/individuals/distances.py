@@ -1,18 +1,17 @@
-"""Individual differences: whether subjects that differed before harmonizing still do after it.
+"""Individual differences: whether subjects that differed before harmonization still differ.
 
-Per site, the Euclidean distances of all pairs of its subjects are correlated before and after
-(upper triangles; the paper's "PCC"). Sites are pooled by Fisher's z with r cut at 1 - 1e-7, each
-weighing its number of subjects; the reference site is left out, because harmonizing it to itself
-is no test. A constant image for everyone has distances 0, and the correlation of a constant is 0.
+At each site, the Euclidean distances between all pairs of its subjects before and after are
+correlated (the "PCC" of the paper). The sites are pooled with Fisher's z, with r clipped at
+1 - 1e-7, weighted by their number of subjects. The reference site is left out, because its images
+are not changed. If all images are equal, the distances are 0, and the correlation is 0.
 
-One entry of a matrix is one subject: of several sessions at a site the first is taken, of several
-slices those that all subjects of the site share, as one long vector.
+The image of a subject consists of the slices that all subjects of the site have, of the first
+session.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,20 +36,11 @@ PERMUTATIONS = 999
 Floats = NDArray[np.float64]
 
 
-class _Site(NamedTuple):
-    """Rows of one site: (subjects, slices) positions in the cohort, one row a subject."""
-
-    name: str
-    rows: NDArray[np.intp]
-
-
-def _sites(cohort: Cohort, reference_site: str) -> list[_Site]:
-    """Find the sites with enough subjects, without the reference site, sorted by name."""
+def _rows_by_site(cohort: Cohort, reference_site: str) -> dict[str, NDArray[np.intp]]:
+    """Return the rows (subjects, slices) of each site with enough subjects, not the reference."""
     table = cohort.participants.reset_index(drop=True)
-    found = []
+    found = {}
     for name in cohort.sites:
-        if name == reference_site:
-            continue
         here = table[table["site"] == name]
         first = here.groupby("participant_id")["session_id"].transform("min")
         here = here[here["session_id"] == first]
@@ -58,25 +48,25 @@ def _sites(cohort: Cohort, reference_site: str) -> list[_Site]:
             index="participant_id", columns="slice", values="row", aggfunc="first"
         )
         shared = position.dropna(axis="columns")
-        if shared.shape[1] and len(shared) >= MIN_SUBJECTS:
-            found.append(_Site(str(name), shared.to_numpy().astype(np.intp)))
+        if name != reference_site and shared.shape[1] and len(shared) >= MIN_SUBJECTS:
+            found[str(name)] = shared.to_numpy().astype(np.intp)
     return found
 
 
 def pair_distances(images: NDArray, rows: NDArray[np.intp]) -> Floats:
-    """Return the condensed Euclidean distances of subjects.
+    """Return the condensed Euclidean distances between subjects.
 
     Parameters
     ----------
     images : ndarray, shape (n, *shape)
     rows : ndarray of int, shape (k, slices)
-        The rows of each of k subjects.
+        Rows of each of k subjects.
 
     Returns
     -------
     ndarray of float64, shape (k * (k - 1) / 2,)
-        Upper triangle, row by row, as `scipy.spatial.distance.pdist` orders it. Subjects are read
-        in blocks, which changes no bit.
+        In the order of `scipy.spatial.distance.pdist`. Subjects are read in blocks; the result is
+        the same to the last bit.
     """
     k, width = len(rows), 2 * image_bytes(images) * rows.shape[1]
 
@@ -85,69 +75,58 @@ def pair_distances(images: NDArray, rows: NDArray[np.intp]) -> Floats:
         return wanted.reshape(len(rows[part]), -1).astype(np.float64)
 
     parts = list(blocks(k, width))
+    if len(parts) == 1:
+        return pdist(vectors(parts[0]))
     out = np.empty(k * (k - 1) // 2)
     for i, part in enumerate(parts):
         own = vectors(part)
-        if len(parts) == 1:
-            return pdist(own)
         for other in parts[i:]:
             between = cdist(own, own if other is part else vectors(other))
             for row, found in zip(range(k)[part], between, strict=True):
                 later = max(other.start, row + 1)
                 if later < other.stop:
-                    # Before the pairs of a row stand those of all rows above it.
+                    # The pairs of all previous rows come first.
                     at = row * k - row * (row + 1) // 2 + later - row - 1
                     out[at : at + other.stop - later] = found[later - other.start :]
     return out
 
 
-def _as_they_are(distances: Floats) -> Floats:
-    return distances
-
-
-def _correlate(
-    before: Cohort,
-    after: Cohort,
+def _correlation(
     inputs: MetricInputs,
+    before: str,
     rng: np.random.Generator,
-    scale: Callable[[Floats], Floats] = _as_they_are,
+    scale: Callable[[Floats], Floats] = np.asarray,
 ) -> MetricResult:
-    """Correlate two cohorts' distances, scaled first, in each site; pool and resample subjects.
+    """Correlate the scaled distances in a product and in the harmonized images at each site.
 
-    Ranks are taken once, not in each replicate: they belong to the scale, not to the sample.
+    Ranks are computed once, not in each replicate.
     """
-    table = before.participants
+    cohorts = inputs.cohort(before), inputs.cohort("harmonized.test")
+    table = cohorts[0].participants
     weights = subject_counts(table["participant_id"], REPLICATES, rng, strata=table["site"])
-    sites = _sites(before, inputs.reference_site)
+    sites = _rows_by_site(cohorts[0], inputs.reference_site)
     if not sites:
         return MetricResult.skipped(
             f"no site but the reference site has {MIN_SUBJECTS} subjects with shared slices"
         )
     arrays: dict[str, NDArray] = {}
-    points, replicates, p_values = [], [], []
-    for site in sites:
-        first, second = (pair_distances(c.images, site.rows) for c in (before, after))
-        arrays[f"before.{site.name}"], arrays[f"after.{site.name}"] = first, second
+    groups, replicates, p_values = {}, [], []
+    for site, rows in sites.items():
+        first, second = (pair_distances(cohort.images, rows) for cohort in cohorts)
+        arrays[f"before.{site}"], arrays[f"after.{site}"] = first, second
         x, y = squareform(scale(first)), squareform(scale(second))
-        points.append(weighted_pair_correlation(x, y, np.ones((1, len(x))))[0])
-        replicates.append(weighted_pair_correlation(x, y, weights[:, site.rows[:, 0]]))
+        r = float(weighted_pair_correlation(x, y, np.ones((1, len(x))))[0])
+        replicates.append(weighted_pair_correlation(x, y, weights[:, rows[:, 0]]))
         p_values.append(mantel_p(x, y, PERMUTATIONS, rng))
-    sizes = np.array([len(site.rows) for site in sites])
+        interval = percentile_interval(replicates[-1], df=len(rows) - 1)
+        groups[site] = Estimate(r, *interval, len(rows))
+    sizes = np.array([estimate.n for estimate in groups.values()])
+    n, worst = int(sizes.sum()), max(p_values)
+    value = float(fisher_pool([estimate.value for estimate in groups.values()], sizes))
     pooled = fisher_pool(np.stack(replicates, axis=1), sizes)
-    groups = {
-        site.name: Estimate(
-            float(r), *percentile_interval(reps, df=len(site.rows) - 1), len(site.rows)
-        )
-        for site, r, reps in zip(sites, points, replicates, strict=True)
-    }
-    value, worst = float(fisher_pool(points, sizes)), max(p_values)
-    arrays |= {"sites": np.array([site.name for site in sites]), "mantel_p": np.array(p_values)}
+    arrays |= {"sites": np.array(list(sites)), "mantel_p": np.array(p_values)}
     return MetricResult(
-        overall=Estimate(
-            value,
-            *percentile_interval(pooled, df=int(sizes.sum()) - len(sizes)),
-            int(sizes.sum()),
-        ),
+        overall=Estimate(value, *percentile_interval(pooled, df=n - len(sizes)), n),
         groups=groups,
         replicates=pooled,
         arrays=arrays,
@@ -155,57 +134,42 @@ def _correlate(
     )
 
 
-@metric(
-    label="Distance PCC",
-    axis="individuals",
-    level="five",
-    direction="higher",
-    goal=1.0,
-    range=(-1.0, 1.0),
-    needs=("raw.test", "harmonized.test"),
-    expected_order=(("identity", "site-shift"), ("shuffle",)),
-    doi="arXiv:2408.15890",
-)
+_DECLARED = {"axis": "individuals", "direction": "higher", "goal": 1.0, "range": (-1.0, 1.0)}
+_BEFORE_AND_AFTER = {
+    **_DECLARED,
+    "needs": ("raw.test", "harmonized.test"),
+    "expected_order": (("identity", "site-shift"), ("shuffle",)),
+    "doi": "arXiv:2408.15890",
+}
+
+
+@metric(label="Distance PCC", level="five", **_BEFORE_AND_AFTER)
 def distance_pcc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Pearson correlation of pairwise image distances before and after, within sites.
 
-    Doing nothing scores 1: read it beside `distance_pcc_truth`.
+    Unchanged images score 1, so read it together with `distance_pcc_truth`.
     """
-    return _correlate(inputs.cohort("raw.test"), inputs.cohort("harmonized.test"), inputs, rng)
+    return _correlation(inputs, "raw.test", rng)
 
 
-@metric(
-    label="Distance Spearman",
-    axis="individuals",
-    level="full",
-    direction="higher",
-    goal=1.0,
-    range=(-1.0, 1.0),
-    needs=("raw.test", "harmonized.test"),
-    expected_order=(("identity", "site-shift"), ("shuffle",)),
-    doi="arXiv:2408.15890",
-)
+@metric(label="Distance Spearman", level="full", **_BEFORE_AND_AFTER)
 def distance_spearman(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Spearman correlation of pairwise image distances before and after, within sites."""
-    before, after = inputs.cohort("raw.test"), inputs.cohort("harmonized.test")
-    return _correlate(before, after, inputs, rng, ranks)
+    return _correlation(inputs, "raw.test", rng, ranks)
 
 
 @metric(
     label="Distance PCC to truth",
-    axis="individuals",
     level="five",
-    direction="higher",
-    goal=1.0,
-    range=(-1.0, 1.0),
     needs=("truth.test", "harmonized.test"),
     anchors=("shuffle", "oracle"),
     expected_order=(("oracle",), ("shuffle", "mean-image")),
+    **_DECLARED,
 )
 def distance_pcc_truth(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Pearson correlation of pairwise distances of harmonized images with those of the truth.
 
-    The truth is an independent noisy rescan of the same subjects at the reference site; neither
-    doing nothing nor blurring scores 1.
+    The truth is an independent noisy rescan of the same subjects at the reference site. Neither
+    unchanged nor blurred images score 1.
     """
-    return _correlate(inputs.cohort("truth.test"), inputs.cohort("harmonized.test"), inputs, rng)
+    return _correlation(inputs, "truth.test", rng)

@@ -1,1 +1,1 @@
-"""The networks that read site, age and sex from images."""
+"""The networks that predict site, age and sex from images."""

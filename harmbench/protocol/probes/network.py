@@ -1,4 +1,4 @@
-"""The network of the CNN probes and its training, on arrays; the networks of all seeds as one."""
+"""The network of the CNN probes and its training on arrays; all seeds are trained together."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from harmbench.training.process_state import seeded
 GRID = 16
 CHUNK = 256
 CHECKS = 20
-"""How often in a training the validation subjects are looked at."""
+"""Number of times that the validation loss is computed in a training."""
 
 
 class ProbeNet(nn.Module):
-    """Several small CNNs of one shape, side by side.
+    """Several independent small CNNs of the same shape.
 
-    Pixels are folded to a grid of 16 by 16, convolved there and at 8 by 8, pooled to 4 by 4; the
-    head sees that map, not its mean, because in aligned images it matters where something is.
+    Pixels are folded to a grid of 16 by 16, convolved there and at 8 by 8, and pooled to 4 by 4.
+    The head sees this map, not its mean, because in aligned images the position matters.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ class ProbeNet(nn.Module):
     block : int
         Side of the blocks of pixels, ``ceil(size / 16)``.
     outputs : int
-        Numbers that each network returns.
+        Number of outputs of each network.
     channels : tuple of int
-        Of the first and of the later convolutions.
+        Number of channels of the first and of the later convolutions.
     """
 
     def __init__(self, groups: int, block: int, outputs: int, channels: tuple[int, int]) -> None:
@@ -61,7 +61,7 @@ class ProbeNet(nn.Module):
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """Budget and shape of the probes; the same for all methods of a run.
+    """Budget and shape of the probes, the same for all methods of a run.
 
     Attributes
     ----------
@@ -70,13 +70,13 @@ class ProbeConfig:
     batch_size : int
         Images in a batch.
     lr, weight_decay : float
-        Of AdamW; the rate falls to zero along a cosine.
+        Of AdamW; the learning rate falls to zero along a cosine.
     channels : tuple of int
-        Of the first and of the later convolutions.
+        Number of channels of the first and of the later convolutions.
     shift : int
         Largest random shift of a training image along each axis, in pixels.
     validation : float
-        Share of the probe part's subjects that only choose the epoch.
+        Share of the probe part's subjects that are only used to choose the epoch.
     """
 
     images: int = 8_000
@@ -87,29 +87,17 @@ class ProbeConfig:
     shift: int = 1
     validation: float = 0.15
 
-    @property
-    def budget(self) -> TrainConfig:
-        """The training of all seeds' networks, which share its steps."""
-        return TrainConfig(
-            images=self.images,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            schedule="cosine",
-            warmup=self.images // 10,
-        )
-
 
 @dataclass(frozen=True)
 class ProbeData:
-    """What the networks are trained on.
+    """Training data of the networks.
 
     Attributes
     ----------
     images : ndarray of float32, shape (n, height, width)
         Standardized.
     labels : ndarray of float32 or int64, shape (n,)
-        Standardized numbers, or positions among the classes.
+        Standardized numbers, or indices of classes.
     n_classes : int
         0 for a regression.
     train, validation : sequence of ndarray of int
@@ -123,28 +111,6 @@ class ProbeData:
     validation: Sequence[NDArray[np.intp]]
 
 
-@dataclass(frozen=True)
-class TrainedProbe:
-    """The networks as they were when their validation loss was least.
-
-    Attributes
-    ----------
-    state : dict of str to Tensor
-        Of a `ProbeNet`.
-    validation_loss : ndarray, shape (seeds, checks)
-        Squared error of the standardized number, or balanced cross-entropy.
-    training_loss : ndarray, shape (seeds, points)
-        Along the training.
-    images : ndarray, shape (points,)
-        Where the points of the training loss lie.
-    """
-
-    state: dict[str, Tensor]
-    validation_loss: NDArray[np.float64]
-    training_loss: NDArray[np.float64]
-    images: NDArray[np.int64]
-
-
 def train_probe(
     data: ProbeData,
     seeds: Sequence[int],
@@ -152,49 +118,72 @@ def train_probe(
     device: str = "cpu",
     progress: Progress | None = None,
     description: str = "probe",
-) -> TrainedProbe:
-    """Train one network a seed, all at once; none depends on the others.
+) -> dict[str, NDArray]:
+    """Train one network per seed, all at once; they do not depend on each other.
 
     Parameters
     ----------
     data : ProbeData
-        Images and labels.
     seeds : sequence of int
-        Of initial weights, order and shifts.
+        Seeds of initial weights, order and shifts.
     config : ProbeConfig
-        The budget.
     device, progress, description
-        As of `harmbench.training.loop.train`.
+        As in `harmbench.training.loop.train`.
 
     Returns
     -------
-    TrainedProbe
+    dict of str to ndarray
+        ``"validation_loss"``, shape (seeds, checks): squared error of the standardized number, or
+        balanced cross-entropy. ``"training_loss"``, shape (seeds, points), and its ``"images"``,
+        shape (points,). ``"net.<name>"``: the weights with the lowest validation loss.
     """
     fit = _ProbeFit(data, seeds, config, device)
-    trained = train(
+    budget = TrainConfig(
+        images=config.images,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        schedule="cosine",
+        warmup=config.images // 10,
+    )
+    curve = train(
         fit.net,
         fit.loss,
         fit.batch,
-        config.budget,
+        budget,
         seed=seed_from("probe", *seeds),
         device=device,
         progress=progress,
         description=description,
         observe=fit.observe,
         observe_every=max(1, config.images // CHECKS),
-    )
-    curves = np.stack([trained.curve[f"seed {seed}"] for seed in seeds])
-    checks = np.stack(fit.checks, axis=1)
-    return TrainedProbe(fit.best, checks, curves, trained.curve["images"])
+    ).curve
+    return {
+        "validation_loss": np.stack(fit.checks, axis=1),
+        "training_loss": np.stack([curve[f"seed {seed}"] for seed in seeds]),
+        "images": curve["images"],
+        **{f"net.{name}": value.numpy() for name, value in fit.best.items()},
+    }
 
 
 def predict(
-    state: Mapping[str, Tensor], images: NDArray[np.float32], n_seeds: int, device: str = "cpu"
+    arrays: Mapping[str, NDArray], images: NDArray[np.float32], device: str = "cpu"
 ) -> NDArray[np.float32]:
-    """Return the networks' raw outputs for standardized images, shape (seeds, n, outputs)."""
+    """Return the outputs of the networks of `train_probe` for standardized images.
+
+    Returns
+    -------
+    ndarray of float32, shape (seeds, n, outputs)
+    """
+    state = {
+        name.removeprefix("net."): torch.from_numpy(np.array(value))
+        for name, value in arrays.items()
+        if name.startswith("net.")
+    }
+    n_seeds = len(arrays["validation_loss"])
     first, later = (state[f"body.{i}.norm.weight"].numel() // n_seeds for i in (0, 2))
     net = ProbeNet(n_seeds, _block(images), state["head.bias"].shape[1], (first, later))
-    net.load_state_dict(dict(state))
+    net.load_state_dict(state)
     net.to(device).eval()
     out = []
     with torch.no_grad():
@@ -205,7 +194,7 @@ def predict(
 
 
 class _ProbeFit:
-    """Batches, loss and validation of the networks under training."""
+    """Batches, loss and validation of the networks in a training."""
 
     def __init__(
         self, data: ProbeData, seeds: Sequence[int], config: ProbeConfig, device: str
@@ -218,7 +207,7 @@ class _ProbeFit:
         self.checks: list[NDArray[np.float64]] = []
 
     def _initial_net(self) -> ProbeNet:
-        """Return the network in which each seed's part has the weights it would have alone."""
+        """Return the networks; the weights of one depend on its seed only."""
         block, outputs = _block(self.data.images), max(1, self.data.n_classes)
         states = []
         for seed in self.seeds:
@@ -259,13 +248,13 @@ class _ProbeFit:
     def loss(
         self, net: nn.Module, batch: tuple[Tensor, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum of the networks' losses, and each of them."""
+        """Return the sum of the networks' losses, and each loss."""
         rows, shifts = batch
         losses = self._losses(net(self._windows[rows, shifts[0], shifts[1]]), rows)
         return losses.sum(), {f"seed {seed}": losses[i] for i, seed in enumerate(self.seeds)}
 
     def _losses(self, output: Tensor, rows: Tensor, counted: Tensor | None = None) -> Tensor:
-        """Return each network's mean loss over its rows; `counted` masks padding; (seeds,)."""
+        """Return each network's mean loss over its rows, (seeds,); `counted` masks padding."""
         labels = self.labels[rows]
         if self.data.n_classes:
             each = F.cross_entropy(output.movedim(2, 1), labels, reduction="none")
@@ -291,7 +280,7 @@ class _ProbeFit:
 
     @torch.no_grad()
     def observe(self, net: nn.Module, images: int) -> None:
-        """Keep the weights of the networks that have never been better on their validation rows."""
+        """Keep the weights of each network with the lowest validation loss so far."""
         rows, counted = self._validation
         losses = self._losses(net(self.images[rows]), rows, counted).cpu().double().numpy()
         before = np.min(self.checks, axis=0) if self.checks else np.full(len(losses), np.inf)

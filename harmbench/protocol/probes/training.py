@@ -1,14 +1,14 @@
-"""CNN probes as products: what a small network reads from harmonized images: site, age, sex.
+"""CNN probes as products: small networks that predict site, age or sex from harmonized images.
 
-One family of networks for the three tasks (`harmbench.protocol.probes.network`), one budget for all
-methods. Each product ``probe.<task>`` holds:
+All tasks and methods use the same kind of network (`harmbench.protocol.probes.network`) and the
+same budget. Each product ``probe.<task>`` holds:
 
 ``predicted`` (seeds, n_test) or (seeds, n_test, classes)
     Years, or probabilities, of every test row, in order.
 ``classes`` (classes,)
     Names of the classes; empty for the age.
 ``validation_loss`` (seeds, checks), ``training_loss`` (seeds, points), ``images`` (points,)
-    Of the standardized age or of the balanced classes.
+    Losses of the standardized age or of the balanced classes.
 ``image_mean`` (height, width), ``image_scale``, ``label_mean``, ``label_scale`` ()
     Standardization, from the whole probe part; 0 and 1 for the label of a class.
 ``net.<name>``
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +34,16 @@ if TYPE_CHECKING:
     from harmbench.protocol.probes.network import ProbeConfig, ProbeData
 
 Task = Literal["site", "age", "sex"]
-TASKS: tuple[Task, ...] = ("site", "age", "sex")
+TASKS: tuple[Task, ...] = get_args(Task)
 MIN_N = 100
-LEAST_OF_A_CLASS = 5
+MIN_PER_CLASS = 5
 PROBE_THREADS = 1
-"""The networks are so small that a second thread gains a third on an idle machine and loses tenfold
-on a busy one; with one, a probe does not depend on the number of threads either."""
-LEAST_SCALE = 1e-3
-"""Least spread of intensities that images are divided by, as a share of their root mean square:
-rounding errors are not blown up."""
+"""A second thread saves a third of the time on an idle machine, but takes ten times as long on a
+busy one, because the networks are small. With one thread the result does not depend on their
+number."""
+MIN_SCALE = 1e-3
+"""Smallest standard deviation for the standardization of images, as a share of their root mean
+square, so that rounding errors are not amplified."""
 
 
 def probe_config(values: Mapping[str, Any]) -> ProbeConfig:
@@ -51,7 +52,7 @@ def probe_config(values: Mapping[str, Any]) -> ProbeConfig:
     Raises
     ------
     HarmbenchError
-        For a name that is not a field of `harmbench.protocol.probes.network.ProbeConfig`.
+        If a name is not a field of `harmbench.protocol.probes.network.ProbeConfig`.
     """
     from harmbench.protocol.probes.network import ProbeConfig
 
@@ -78,27 +79,25 @@ def make_probe(task: Task, inputs: MetricInputs, context: ProductContext) -> dic
     Raises
     ------
     ProductUnavailable
-        Where there is nothing to learn: one class, one age, or too few labels.
+        If there is only one class or age, if there are too few labels, or for other images than
+        slices.
     """
     from harmbench.protocol.probes.network import train_probe
     from harmbench.training.process_state import threads
 
     training, test = inputs.cohort("harmonized.probe"), inputs.cohort("harmonized.test")
-    _check_shape(training)
+    if len(training.shape) != 2 or min(training.shape) < 16:
+        raise ProductUnavailable(
+            f"CNN probes read slices of at least 16 x 16 pixels, not images of {training.shape}"
+        )
     config = probe_config(context.probe)
     constants = _standardization(training, task)
     data = _data(training, task, constants, context.seeds, config)
     with threads(PROBE_THREADS):
-        probe = train_probe(
+        trained = train_probe(
             data, context.seeds, config, context.device, context.progress, f"{task} probe"
         )
-        arrays = {
-            **constants,
-            "validation_loss": probe.validation_loss,
-            "training_loss": probe.training_loss,
-            "images": probe.images,
-            **{f"net.{name}": value.numpy() for name, value in probe.state.items()},
-        }
+        arrays = {**constants, **trained}
         return arrays | {"predicted": apply_probe(arrays, task, test.images, context.device)}
 
 
@@ -108,18 +107,18 @@ def apply_probe(
     images: NDArray[np.float32],
     device: str = "cpu",
 ) -> NDArray[np.float32]:
-    """Let the trained probes of a product read other images.
+    """Apply the trained probes of a product to other images.
 
     Parameters
     ----------
     arrays : mapping
         The product ``probe.<task>``, of this method or of another.
     task : {"site", "age", "sex"}
-        The task it was trained for.
+        Task that it was trained for.
     images : ndarray of float32, shape (n, height, width)
-        Of the size it was trained on.
+        With the size of the training images.
     device : str
-        Where to compute.
+        Device of the computation.
 
     Returns
     -------
@@ -130,13 +129,7 @@ def apply_probe(
 
     from harmbench.protocol.probes.network import predict
 
-    state = {
-        name.removeprefix("net."): torch.from_numpy(np.array(value))
-        for name, value in arrays.items()
-        if name.startswith("net.")
-    }
-    seeds = len(arrays["validation_loss"])
-    output = predict(state, _standardized(images, arrays), seeds, device)
+    output = predict(arrays, _standardized(images, arrays), device)
     if task == "age":
         years = output[..., 0] * arrays["label_scale"] + arrays["label_mean"]
         return years.astype(np.float32)
@@ -144,31 +137,24 @@ def apply_probe(
 
 
 def predicted_classes(arrays: Mapping[str, NDArray]) -> NDArray:
-    """Return the likeliest class of every test row, by name, shape (seeds, n)."""
+    """Return the name of the most probable class of every test row, shape (seeds, n)."""
     return arrays["classes"][arrays["predicted"].argmax(-1)]
 
 
 def underfit_note(arrays: Mapping[str, NDArray]) -> str:
-    """Return ``"underfit"`` where the training loss of a network has not fallen, else ``""``."""
+    """Return ``"underfit"`` if the training loss of a network has not decreased, else ``""``."""
     loss = arrays["training_loss"]
     tenth = max(1, loss.shape[1] // 10)
-    fallen = loss[:, -tenth:].mean(1) < loss[:, :tenth].mean(1)
-    return "" if fallen.all() else "underfit"
-
-
-def _check_shape(cohort: Cohort) -> None:
-    if len(cohort.shape) != 2 or min(cohort.shape) < 16:
-        raise ProductUnavailable(
-            f"CNN probes read slices of at least 16 x 16 pixels, not images of {cohort.shape}"
-        )
+    decreased = loss[:, -tenth:].mean(1) < loss[:, :tenth].mean(1)
+    return "" if decreased.all() else "underfit"
 
 
 def _standardization(cohort: Cohort, task: Task) -> dict[str, NDArray]:
-    """Return the constants that images and labels are standardized with."""
+    """Return the constants for the standardization of images and labels, and the classes."""
     mean = cohort.images.mean(0)
     variance = float(cohort.images.var(0).mean())
     level = np.sqrt(variance + float(np.square(mean, dtype=np.float64).mean()))
-    scale = max(np.sqrt(variance), LEAST_SCALE * level) or 1.0
+    scale = max(np.sqrt(variance), MIN_SCALE * level) or 1.0
     constants = {
         "image_mean": mean.astype(np.float32),
         "image_scale": np.float32(scale),
@@ -179,7 +165,7 @@ def _standardization(cohort: Cohort, task: Task) -> dict[str, NDArray]:
     labels = cohort.participants[task][labeled(cohort, task)].to_numpy()
     if task == "age":
         constants |= {"label_mean": labels.mean(), "label_scale": labels.std()}
-        if len(labels) < LEAST_OF_A_CLASS or not constants["label_scale"] > 0:
+        if len(labels) < MIN_PER_CLASS or not constants["label_scale"] > 0:
             raise ProductUnavailable(f"{len(labels)} ages of the probe part do not differ")
     else:
         constants["classes"] = learnable_classes(labels.astype(str), task)
@@ -192,14 +178,14 @@ def learnable_classes(labels: NDArray, what: str) -> NDArray:
     Raises
     ------
     ProductUnavailable
-        If there are fewer than two, or one has fewer than `LEAST_OF_A_CLASS` scans.
+        If there are fewer than two, or one has fewer than `MIN_PER_CLASS` scans.
     """
     names, counts = np.unique(labels, return_counts=True)
-    if len(names) < 2 or counts.min() < LEAST_OF_A_CLASS:
+    if len(names) < 2 or counts.min() < MIN_PER_CLASS:
         held = ", ".join(f"{n} of {name}" for n, name in zip(counts, names, strict=True))
         raise ProductUnavailable(
             f"the probe part holds {held or 'no ' + what}; a probe needs two values of {what} "
-            f"with {LEAST_OF_A_CLASS} scans each"
+            f"with {MIN_PER_CLASS} scans each"
         )
     return names
 
@@ -252,7 +238,7 @@ PRODUCTS = tuple(
         make=partial(make_probe, task),
         min_n=MIN_N,
         reads=("seeds", "device", "probe"),
-        summary=f"CNNs that read {task}, trained on the harmonized probe part: `predicted`, "
+        summary=f"CNNs that predict {task}, trained on the harmonized probe part: `predicted`, "
         "`classes`, losses and weights of every probe seed",
     )
     for task in TASKS

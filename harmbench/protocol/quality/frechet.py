@@ -1,21 +1,21 @@
-"""Frechet distances between harmonized images and real ones, on features.
+"""Frechet distances between features of harmonized and real images.
 
-``fid_*`` uses pytorch-fid's Inception features, ``fd_*`` the fixed random network's. The real
-images are those of the probe part (see `feature_sets`); ``*_reconstruction`` compares an image's
-rendering back to its own site with the image itself.
+``fid_*`` uses pytorch-fid's Inception features, ``fd_*`` the features of the fixed random network.
+The real images are those of the probe part; ``*_reconstruction`` compares images rendered to their
+own site with the original images.
 
-A Frechet distance of samples is biased upwards, the more the smaller they are (Chong & Forsyth
-2020, arXiv 1911.07023): two samples of 100 of one distribution in 512 dimensions can score in the
-hundreds. So a value is only ever comparable with one of the same numbers of images, and each comes
-with these, all in `MetricResult.floors`:
+A Frechet distance of samples is biased upwards, more for smaller samples (Chong & Forsyth 2020,
+arXiv 1911.07023): two samples of 100 from one distribution in 512 dimensions can have a distance of
+several hundred. Therefore only values for equal numbers of images can be compared. Each result has
+two values of this kind in `MetricResult.floors`:
 
-- ``two real sets, n=k``: two disjoint halves of the real images, k in each: what "nothing is
-  different" scores at that n (mean over several splits, by subject, within sites);
-- ``this set, n=k``: k of the compared images against the same halves: what to hold against it.
+- ``two real sets, n=k``: distance between two disjoint halves of the real images, with k images
+  each, mean over several splits by subject, within sites;
+- ``this set, n=k``: distance between k of the compared images and the same halves.
 
-On simulated data `target` is the oracle's value, at the very n of the headline; it also holds the
-share of the distance that is due to populations that differ in age. The distances of `kernel` are
-unbiased and need neither.
+With simulated data `target` is the oracle's value for the same n as the result. It contains the
+part of the distance that is due to different ages of the populations. The distances of
+`harmbench.protocol.quality.kernel` are unbiased and need neither.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ from harmbench.protocol.features.sets import (
     read_set,
     too_few,
 )
+from harmbench.protocol.resampled import half_sample_replicates
 from harmbench.stats import half_sample_orders, squared_distance_interval, subsample
 
 SPLITS = 200
-"""Fewer leave so much noise in the error's two parts that cutting one at 0 lengthens it."""
+"""With fewer splits the two parts of the error are so noisy that cutting one at 0 enlarges it."""
 FLOOR_SPLITS = 10
 
 
@@ -47,20 +48,20 @@ FLOOR_SPLITS = 10
 
 
 def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
-    r"""Return the Frechet distance of two samples seen as Gaussians, in float64.
+    r"""Return the Frechet distance between Gaussians fitted to two samples, in float64.
 
     ``|mean x - mean y|^2 + tr Cx + tr Cy - 2 tr (Cx Cy)^(1/2)`` (Dowson & Landau 1982,
     10.1016/0047-259X(82)90077-X; Heusel 2017, arXiv 1706.08500, eq. 6), C with n - 1.
 
-    With centred rows Xc, Yc the nonzero eigenvalues of Cx Cy are the squared singular values of
-    ``Xc Yc^T / sqrt((n-1)(m-1))``, so the last trace is the sum of those singular values: exact at
-    any rank, without a matrix square root, and of size n x m. A sample of more rows than features
-    is first replaced by the d x d triangle of its QR decomposition, which leaves them unchanged.
+    For centered rows Xc, Yc the nonzero eigenvalues of Cx Cy are the squared singular values of
+    ``Xc Yc^T / sqrt((n-1)(m-1))``, so the last trace is the sum of these singular values. This is
+    exact for any rank and needs no matrix square root. A sample with more rows than features is
+    first replaced by the triangle of its QR decomposition, which has the same singular values.
 
     Parameters
     ----------
     x, y : array_like, shapes (n, d), (m, d)
-        Features; 2 rows or more in each.
+        Features; at least 2 rows each.
 
     Returns
     -------
@@ -70,7 +71,7 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     Raises
     ------
     HarmbenchError
-        Where a sample has one row, or the numbers of features differ.
+        If a sample has one row, or the numbers of features differ.
     """
     a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
@@ -85,51 +86,47 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def _root(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return R with ``R^T R`` = the covariance of `x`, with as few rows as n and d allow."""
-    centred = (x - x.mean(0)) / np.sqrt(len(x) - 1)
-    return linalg.qr(centred, mode="r")[0][: x.shape[1]] if len(x) > x.shape[1] else centred
+    """Return R with ``R^T R`` = covariance of `x`, with as few rows as n and d allow."""
+    centered = (x - x.mean(0)) / np.sqrt(len(x) - 1)
+    return linalg.qr(centered, mode="r")[0][: x.shape[1]] if len(x) > x.shape[1] else centered
 
 
 # Samples of subjects ----------------------------------------------------------------------------
 
 
-def _in_span(x: FeatureSet, y: FeatureSet) -> tuple[FeatureSet, FeatureSet]:
-    """Turn both into coordinates of their common span, where that is smaller than d."""
-    both = np.concatenate([x.features, y.features])
-    if len(both) >= both.shape[1]:
-        return x, y
-    triangle = linalg.qr(both.T, mode="r")[0][: len(both)].T
-    return x._replace(features=triangle[: len(x.features)]), y._replace(
-        features=triangle[len(x.features) :]
-    )
-
-
 def _halves(
     x: FeatureSet, y: FeatureSet, paired: bool, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Distances of random halves of both sets' subjects, and of the other halves; (b, 2).
+    """Return the distances of random halves of the subjects, and of the other halves; (b, 2).
 
-    Where `paired`, row i of both sets is one image, and both are split alike.
+    If `paired`, rows i of both sets are of one image, and both sets are split in the same way.
     """
+    a, b = x.features, y.features
+    both = np.concatenate([a, b])
+    if len(both) < both.shape[1]:
+        # Coordinates in the common span have fewer columns and the same distances.
+        triangle = linalg.qr(both.T, mode="r")[0][: len(both)].T
+        a, b = triangle[: len(a)], triangle[len(a) :]
     ours = subsample(x.subjects, 0.5, SPLITS, rng, x.sites)
     theirs = ours if paired else subsample(y.subjects, 0.5, SPLITS, rng, y.sites)
     return np.array(
         [
-            [frechet_distance(x.features[i], y.features[j]) for i, j in ((a, b), (~a, ~b))]
-            for a, b in zip(ours, theirs, strict=True)
+            [frechet_distance(a[i], b[j]), frechet_distance(a[~i], b[~j])]
+            for i, j in zip(ours, theirs, strict=True)
         ]
     )
 
 
 def _floors(x: FeatureSet, y: FeatureSet, rng: np.random.Generator) -> dict[str, float]:
-    """Distances at the n of half the real set: real against real, and ours against real."""
+    """Return the distances for half the real set: of real to real images, and of `x` to real."""
     halves = subsample(y.subjects, 0.5, FLOOR_SPLITS, rng, y.sites)
     share = min(1.0, halves.sum(1).mean() / len(x.subjects))
     ours = subsample(x.subjects, share, FLOOR_SPLITS, rng, x.sites)
-    real, this = [], []
-    for mine, half in zip(ours, halves, strict=True):
-        real.append(frechet_distance(y.features[half], y.features[~half]))
-        this.append(frechet_distance(x.features[mine], y.features[~half]))
+    real = [frechet_distance(y.features[half], y.features[~half]) for half in halves]
+    this = [
+        frechet_distance(x.features[mine], y.features[~half])
+        for mine, half in zip(ours, halves, strict=True)
+    ]
     n = round(halves.sum(1).mean())
     return {
         f"two real sets, n={n}": float(np.mean(real)),
@@ -145,28 +142,25 @@ def _frechet(
     paired: bool = False,
     target: float = np.nan,
 ) -> MetricResult:
-    """Distance with interval, replicates and floors.
+    """Return the distance with interval, replicates and floors.
 
-    The interval is that of a squared distance, of the expected distance at this n, not of the
-    limit for infinitely many images; the error is that of `half_sample_orders`. What the value has
-    of bias is found from the halves, which have twice as much of it (Chong & Forsyth 2020). The
-    replicates are those of the halves, scaled to that error, so that differences between methods
-    are paired.
+    The interval is that of a squared distance, for the expected distance at this n, not for
+    infinitely many images. Its error is that of `half_sample_orders`. The bias of the value is
+    estimated from the halves, which have twice the bias (Chong & Forsyth 2020).
     """
     value = max(0.0, frechet_distance(x.features, y.features))
     floors = _floors(x, y, rng)
-    halves = _halves(*_in_span(x, y), paired, rng)
-    variance = half_sample_orders(*halves.T)
+    halves = _halves(x, y, paired, rng)
+    first, second = halves.T
+    variance = half_sample_orders(first, second)
     bias = float(halves.mean()) - value
-    n, m = (len(np.unique(one.subjects)) for one in (x, y))
-    low, high = squared_distance_interval(value - bias, variance, min(n, m) - 1)
-    change = (halves[:, 0] - halves[:, 1]) / 2
-    change -= change.mean()
+    df = min(x.n_subjects, y.n_subjects) - 1
+    low, high = squared_distance_interval(value - bias, variance, df)
     return MetricResult(
-        overall=Estimate(value, max(low + bias, 0.0), high + bias, n),
+        overall=Estimate(value, max(low + bias, 0.0), high + bias, x.n_subjects),
         target=target,
         floors=floors,
-        replicates=value + change * (variance.se / (change.std(ddof=1) or 1.0)),
+        replicates=half_sample_replicates(value, first, second, variance.se),
         note=f"{len(x.subjects)} images against {len(y.subjects)} real ones",
     )
 
@@ -197,10 +191,7 @@ def _reconstruction(inputs: MetricInputs, extractor: str, rng: np.random.Generat
 
 # Declarations -----------------------------------------------------------------------------------
 
-_SOURCES = {
-    "inception": ("fid", "arXiv:1706.08500"),
-    "random-conv": ("fd", "arXiv:2002.09797"),
-}
+_PREFIXES = {"inception": ("fid", "arXiv:1706.08500"), "random-conv": ("fd", "arXiv:2002.09797")}
 """Prefix of the metrics of each extractor, and their source."""
 
 
@@ -214,11 +205,10 @@ def _declared(
     name: str,
     distance: Callable[[MetricInputs, str, np.random.Generator], MetricResult],
     summary: str,
-    needs: Callable[[str], tuple[str, ...]] = needs,
     order: tuple[tuple[str, ...], ...] = (),
 ) -> Metric:
-    """Declare a distance on the features of one extractor."""
-    prefix, doi = _SOURCES[extractor]
+    """Declare a distance for the features of one extractor."""
+    prefix, doi = _PREFIXES[extractor]
     if extractor != "inception":
         summary = f"`fid_{name}` on features of a fixed random network."
 
@@ -232,7 +222,7 @@ def _declared(
         goal=0.0,
         range=(0.0, None),
         min_n=100,
-        needs=needs(extractor),
+        needs=_needs_own(extractor) if distance is _reconstruction else needs(extractor),
         wants=(f"oracle:features.{extractor}.test",) if distance is _reference else (),
         expected_order=order,
         extractor=extractor,
@@ -244,35 +234,35 @@ def _declared(
     return compute
 
 
-# The reading nearest to the paper's. Doing nothing wins it by construction.
+# The variant closest to the paper's. Unchanged images are best by construction.
 fid_pooled, fd_pooled = (
     _declared(
         extractor,
         "pooled",
         _pooled,
-        "Harmonized test images against disjoint real images of all sites, unharmonized.",
-        order=(("identity",), ("mean-image",)),
+        "Distance of harmonized test images to real, unharmonized images of other subjects at all "
+        "sites.",
+        (("identity",), ("mean-image",)),
     )
-    for extractor in _SOURCES
+    for extractor in _PREFIXES
 )
-# A population that differs in age changes it, too: compare it with the target and the floors.
+# It also depends on the ages of the populations: compare it with the target and the floors.
 fid_reference, fd_reference = (
     _declared(
         extractor,
         "reference",
         _reference,
-        "Harmonized test images against disjoint real images of the reference site.",
-        order=REFERENCE_ORDER,
+        "Distance of harmonized test images to real images of others at the reference site.",
+        REFERENCE_ORDER,
     )
-    for extractor in _SOURCES
+    for extractor in _PREFIXES
 )
 fid_reconstruction, fd_reconstruction = (
     _declared(
         extractor,
         "reconstruction",
         _reconstruction,
-        "Test images rendered back to their own site against the same images as they are.",
-        _needs_own,
+        "Distance of test images rendered to their own site to the original images.",
     )
-    for extractor in _SOURCES
+    for extractor in _PREFIXES
 )

@@ -1,7 +1,7 @@
-"""Kernel distances between harmonized images and real ones, on features: unbiased at any n.
+"""Kernel distances between features of harmonized and real images, unbiased for any n.
 
-``kid_reference`` uses pytorch-fid's Inception features, ``kd_reference`` the fixed random
-network's.
+``kid_reference`` uses pytorch-fid's Inception features, ``kd_reference`` the features of the fixed
+random network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harmbench.protocol.features.sets import REFERENCE_ORDER, FeatureSet, at_ref
 from harmbench.stats import mmd_u
 
 SUBJECTS_AT_ONCE = 1024
-"""Averaging over a subject's rows is a product of matrices: the cube of what is done at once."""
+"""Number of subjects in a block: the time to average over their rows grows with its cube."""
 
 
 def polynomial_kernel(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
@@ -26,29 +26,17 @@ def polynomial_kernel(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     return (a @ b.T / a.shape[1] + 1.0) ** 3
 
 
-def _kernel(inputs: MetricInputs, extractor: str) -> MetricResult:
-    ours, real, reason = at_reference_site(inputs, extractor)
-    if reason:
-        return MetricResult.skipped(reason)
-    pairs = ((ours, ours), (real, real), (ours, real))
-    found = mmd_u(*(_kernel_of_subjects(x, y) for x, y in pairs))
-    return MetricResult(
-        overall=Estimate(found.value, found.low, found.high, len(np.unique(ours.subjects))),
-        note=f"{len(ours.subjects)} images against {len(real.subjects)} real ones",
-    )
-
-
 def _kernel_of_subjects(x: FeatureSet, y: FeatureSet) -> NDArray[np.float64]:
-    """Kernel averaged over each subject's rows: the units of a U-statistic must be independent."""
+    """Return the kernel averaged over each subject's rows, so that its units are independent."""
     ours = list(_by_subject(x))
     theirs = ours if y is x else list(_by_subject(y))
-    out = np.empty([len(np.unique(one.subjects)) for one in (x, y)])
+    out = np.empty((x.n_subjects, y.n_subjects))
     top = 0
     for a, rows in ours:
         left = 0
         for b, columns in theirs:
             one = x.features[rows]
-            # A product with itself is taken as one, by another routine, with other last digits.
+            # The same array, for which the matrix product uses another routine: other last digits.
             other = one if columns is rows else y.features[columns]
             kernel = polynomial_kernel(one, other)
             out[top : top + len(a), left : left + len(b)] = a @ kernel @ b.T
@@ -67,7 +55,7 @@ def _by_subject(x: FeatureSet) -> Iterator[tuple[NDArray[np.float64], NDArray[np
 
 
 def _declared(name: str, label: str, extractor: str, summary: str) -> Metric:
-    """Declare the distance on the features of one extractor."""
+    """Declare the distance for the features of one extractor."""
 
     @metric(
         name=name,
@@ -84,17 +72,26 @@ def _declared(name: str, label: str, extractor: str, summary: str) -> Metric:
         doi="arXiv:1801.01401",
     )
     def compute(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-        return _kernel(inputs, extractor)
+        ours, real, reason = at_reference_site(inputs, extractor)
+        if reason:
+            return MetricResult.skipped(reason)
+        pairs = ((ours, ours), (real, real), (ours, real))
+        found = mmd_u(*(_kernel_of_subjects(x, y) for x, y in pairs))
+        return MetricResult(
+            overall=Estimate(found.value, found.low, found.high, ours.n_subjects),
+            note=f"{len(ours.subjects)} images against {len(real.subjects)} real ones",
+        )
 
     return compute
 
 
-# The companion of `fid_reference` at small n; it may be negative.
+# The counterpart of `fid_reference` for small n; it may be negative.
 kid_reference = _declared(
     "kid_reference",
     "KID reference",
     "inception",
-    "Kernel distance of harmonized test images to real images of the reference site, unbiased.",
+    "Unbiased kernel distance between harmonized test images and real images of the reference "
+    "site.",
 )
 kd_reference = _declared(
     "kd_reference",

@@ -1,1 +1,1 @@
-"""Is the site still visible?"""
+"""Is the site still visible in the images?"""

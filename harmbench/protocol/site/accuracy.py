@@ -1,4 +1,4 @@
-"""How much of the site a CNN can still read, held against what perfect harmonization would show."""
+"""How well a CNN predicts the site, compared with its accuracy after perfect harmonization."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ from numpy.typing import NDArray
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.contracts.product import Product, ProductContext
-from harmbench.protocol.probes.training import MIN_N, apply_probe, predicted_classes, underfit_note
+from harmbench.protocol.probes.training import (
+    MIN_N,
+    apply_probe,
+    predicted_classes,
+    underfit_note,
+)
 from harmbench.protocol.resampled import Floats, Resampler, balanced_accuracy_of, unweighted
 
-ORACLE = "oracle:probe.site"
+CNN = "probe.site"
+ORACLE = f"oracle:{CNN}"
 FLOOR = "floor.site"
+IMAGES_OF_ORACLE = "oracle:harmonized.test"
 
 
 def make_floor(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
-    """Predict the site of every test scan from age and sex alone, without its image.
+    """Predict the site of every test scan from age and sex only.
 
-    Logistic regression, classes balanced, on a cubic spline of age and on sex: with 420 scans and
-    simulated covariates nearer to the optimal classifier than gradient boosting.
+    The model is a class-balanced logistic regression on a cubic spline of the age and on the sex.
+    With 420 scans and simulated covariates it is closer to the optimal classifier than gradient
+    boosting.
 
     Returns
     -------
     dict of str to ndarray
-        ``"predicted"``, shape (n_test,): a site's name.
+        ``"predicted"``, shape (n_test,): names of sites.
     """
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
@@ -52,111 +60,106 @@ def _covariates(cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame({"age": cohort.column("age").astype(float), "sex": sex})
 
 
+_DECLARED = {
+    "axis": "site removal",
+    "level": "five",
+    "direction": "target",
+    "min_n": MIN_N,
+}
+
+
 @metric(
     label="Site balanced accuracy",
-    axis="site removal",
-    level="five",
-    direction="target",
     range=(0.0, 1.0),
-    min_n=MIN_N,
-    needs=("probe.site", "raw.test"),
+    needs=(CNN, "raw.test"),
     wants=(ORACLE, FLOOR),
     anchors=("identity", "oracle"),
     real_anchors=("identity", "floor:age and sex"),
     margin=0.05,
     expected_order=(("mean-image", "shuffle"), ("oracle",), ("identity",)),
+    **_DECLARED,
 )
 def site_bacc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Balanced accuracy of a CNN that is trained and tested on harmonized images to tell the site.
+    """Balanced accuracy of a CNN that is trained to predict the site from harmonized images.
 
-    The target is the oracle's value: where ages differ by site, perfect harmonization still shows
-    the site. Without an oracle it is what age and sex alone tell.
+    The target is the oracle's value: if the ages differ between sites, the site is still visible
+    after perfect harmonization. Without an oracle it is the accuracy of age and sex alone.
     """
-    arrays, test = inputs.arrays("probe.site"), inputs.cohort("raw.test")
-    predicted = predicted_classes(arrays)
+    arrays, test = inputs.arrays(CNN), inputs.cohort("raw.test")
+    classes, predicted = arrays["classes"], predicted_classes(arrays)
     resampler = Resampler(test, len(predicted), rng)
-    truth, rows = _known(test, arrays["classes"])
-    target, floors = _target(inputs, truth, rows)
+    truth, rows = _known_sites(test, classes)
+    target, floors = oracle_or_floor(
+        truth, rows, cnn_predictions(inputs, ORACLE), floor_predictions(inputs)
+    )
     return resampler.result(
         balanced_accuracy_of(truth, predicted),
         rows,
         target=target,
-        floors=floors | {"chance": 1 / len(arrays["classes"])},
-        per_scan=_per_scan(test, predicted),
-        arrays={
-            "confusion": _confusion(truth, predicted, arrays["classes"]),
-            "sites": arrays["classes"],
-        },
+        floors=floors | {"chance": 1 / len(classes)},
+        per_scan=recognized(test, truth, predicted),
+        arrays={"confusion": _confusion(truth, predicted, classes), "sites": classes},
         note=underfit_note(arrays),
     )
 
 
 @metric(
     label="Site excess",
-    axis="site removal",
-    level="five",
-    direction="target",
     goal=0.0,
     range=(-1.0, 1.0),
-    min_n=MIN_N,
-    needs=("probe.site", "raw.test"),
+    needs=(CNN, "raw.test"),
     wants=(ORACLE, FLOOR),
     expected_order=(("oracle",), ("identity",)),
+    **_DECLARED,
 )
 def site_excess(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Site balanced accuracy less its target; under 0 the biology that tells sites apart is gone.
+    """Site balanced accuracy minus its target; below 0, biology that differs by site is lost.
 
-    The interval is that of the paired difference: one resample serves the method and its target.
+    The interval is that of the paired difference: the method and its target share the resamples.
     """
-    arrays, test = inputs.arrays("probe.site"), inputs.cohort("raw.test")
-    predicted = predicted_classes(arrays)
-    if ORACLE in inputs:
-        reference = predicted_classes(inputs.arrays(ORACLE))
-    elif FLOOR in inputs:
-        reference = inputs.arrays(FLOOR)["predicted"][None]
-    else:
+    arrays, test = inputs.arrays(CNN), inputs.cohort("raw.test")
+    predicted, reference = predicted_classes(arrays), cnn_predictions(inputs, ORACLE)
+    if reference is None:
+        reference = floor_predictions(inputs)
+    if reference is None:
         return MetricResult.skipped("there is neither an oracle nor a classifier of age and sex")
     resampler = Resampler(test, len(predicted), rng)
-    truth, rows = _known(test, arrays["classes"])
+    truth, rows = _known_sites(test, arrays["classes"])
     own, other = balanced_accuracy_of(truth, predicted), balanced_accuracy_of(truth, reference)
 
     def excess(chosen: NDArray[np.intp], weights: Floats) -> Floats:
         target = other(chosen, weights)
-        # Equal numbers of probe seeds are paired; a floor of one column counts for every seed.
-        same = target.shape[1] in (1, len(predicted))
-        return own(chosen, weights) - (target if same else target.mean(1, keepdims=True))
+        # Equal numbers of probe seeds are paired; a floor has one column for all seeds.
+        paired = target.shape[1] in (1, len(predicted))
+        return own(chosen, weights) - (target if paired else target.mean(1, keepdims=True))
 
     return resampler.result(excess, rows, groups=None, target=0.0, note=underfit_note(arrays))
 
 
 @metric(
     label="Site balanced accuracy, frozen probe",
-    axis="site removal",
-    level="five",
-    direction="target",
     range=(0.0, 1.0),
-    min_n=MIN_N,
-    needs=("harmonized.test", "identity:probe.site"),
-    wants=("oracle:harmonized.test",),
+    needs=("harmonized.test", f"identity:{CNN}"),
+    wants=(IMAGES_OF_ORACLE,),
     expected_order=(("oracle", "shuffle", "mean-image"), ("identity",)),
+    **_DECLARED,
 )
 def site_bacc_frozen(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Balanced accuracy of the CNN that was trained on raw images, on harmonized test images.
 
-    Low beside a high `site_bacc`: the old network is fooled, and a new one reads the site anew.
-    The target is the value on the oracle's images, else chance.
+    A low value with a high `site_bacc` means that the method deceives the old network, but that a
+    new one still finds the site. The target is the value for the oracle's images, else chance.
     """
-    arrays, test = inputs.arrays("identity:probe.site"), inputs.cohort("harmonized.test")
-    truth, rows = _known(test, arrays["classes"])
+    arrays, test = inputs.arrays(f"identity:{CNN}"), inputs.cohort("harmonized.test")
+    truth, rows = _known_sites(test, arrays["classes"])
 
-    def read(cohort: Cohort) -> NDArray:
+    def predict(cohort: Cohort) -> NDArray:
         return arrays["classes"][apply_probe(arrays, "site", cohort.images).argmax(-1)]
 
-    predicted = read(test)
-    chance = 1 / len(arrays["classes"])
-    target = chance
-    if "oracle:harmonized.test" in inputs:
-        oracle = read(inputs.cohort("oracle:harmonized.test"))
+    predicted = predict(test)
+    chance = target = 1 / len(arrays["classes"])
+    if IMAGES_OF_ORACLE in inputs:
+        oracle = predict(inputs.cohort(IMAGES_OF_ORACLE))
         target = unweighted(balanced_accuracy_of(truth, oracle), rows)
     return Resampler(test, len(predicted), rng).result(
         balanced_accuracy_of(truth, predicted),
@@ -167,42 +170,45 @@ def site_bacc_frozen(inputs: MetricInputs, rng: np.random.Generator) -> MetricRe
     )
 
 
-def _known(test: Cohort, classes: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
-    """Return the sites of the test scans, and which of them the probe has seen in training."""
+def _known_sites(test: Cohort, classes: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Return the sites of the test scans, and the rows whose site is a class of the probe."""
     truth = test.column("site").astype(str)
     return truth, np.isin(truth, classes)
 
 
-def _target(
-    inputs: MetricInputs, truth: NDArray, rows: NDArray[np.bool_]
+def cnn_predictions(inputs: MetricInputs, product: str) -> NDArray | None:
+    """Return the sites that the CNNs of a product predict, (seeds, n), None without the product."""
+    return predicted_classes(inputs.arrays(product)) if product in inputs else None
+
+
+def floor_predictions(inputs: MetricInputs) -> NDArray | None:
+    """Return the sites predicted from age and sex, (1, n), None if they are not available."""
+    return inputs.arrays(FLOOR)["predicted"][None] if FLOOR in inputs else None
+
+
+def oracle_or_floor(
+    truth: NDArray, rows: NDArray[np.bool_], oracle: NDArray | None, floor: NDArray | None
 ) -> tuple[float, dict[str, float]]:
-    """Return the oracle's balanced accuracy, else that of age and sex, and the floors."""
+    """Return the target (the oracle's balanced accuracy, else the floor) and the floor."""
     floors = {}
-    if FLOOR in inputs:
-        from_table = inputs.arrays(FLOOR)["predicted"][None]
-        floors["age and sex"] = unweighted(balanced_accuracy_of(truth, from_table), rows)
-    target = floors.get("age and sex", float("nan"))
-    if ORACLE in inputs:
-        oracle = predicted_classes(inputs.arrays(ORACLE))
-        target = unweighted(balanced_accuracy_of(truth, oracle), rows)
-    return target, floors
+    if floor is not None:
+        floors["age and sex"] = unweighted(balanced_accuracy_of(truth, floor), rows)
+    if oracle is not None:
+        return unweighted(balanced_accuracy_of(truth, oracle), rows), floors
+    return floors.get("age and sex", float("nan")), floors
 
 
 def _confusion(truth: NDArray, predicted: NDArray, classes: NDArray) -> Floats:
-    """Return the share of each site's scans (rows) taken for each site, mean over the seeds."""
-    shares = [
-        [float((predicted[:, truth == site] == other).mean()) for other in classes]
-        if (truth == site).any()
-        else [0.0] * len(classes)
-        for site in classes
-    ]
-    return np.array(shares)
+    """Return the share of each site's scans (rows) predicted as each site, over all seeds."""
+    member = (truth[:, None] == classes).astype(np.float64)
+    counts = member.T @ (predicted[..., None] == classes).sum(0)
+    return counts / np.maximum(len(predicted) * member.sum(0), 1)[:, None]
 
 
-def _per_scan(test: Cohort, predicted: NDArray) -> pd.DataFrame:
-    """Return one row a scan: its site, and the share of the probe seeds that recognize it."""
-    table = test.participants[["participant_id", "session_id", "site"]].copy()
-    return table.assign(recognized=(predicted == table["site"].to_numpy().astype(str)).mean(0))
+def recognized(test: Cohort, truth: NDArray, predicted: NDArray) -> pd.DataFrame:
+    """Return one row per scan, with the share of the probe seeds that predict its label."""
+    table = test.participants[["participant_id", "session_id", "site"]]
+    return table.assign(recognized=(predicted == truth).mean(0))
 
 
 PRODUCTS = (
@@ -211,6 +217,6 @@ PRODUCTS = (
         needs=("raw.probe", "raw.test"),
         make=make_floor,
         scope="run",
-        summary="the site as predicted from age and sex alone: `predicted`, `classes`",
+        summary="the site predicted from age and sex alone: `predicted`",
     ),
 )

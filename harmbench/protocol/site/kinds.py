@@ -1,20 +1,20 @@
-"""Further ways to read the site: other kinds of probe, other labels, other training images.
+"""Other site probes: other kinds of classifier, other labels, other training images.
 
-A method that has been tuned against one network may be transparent to another kind of classifier.
-Two kinds of quite another make stand beside the CNN: ``linear``, logistic regression on principal
-components of the images, and ``boosting``, gradient-boosted trees on intensities and sharpness (on
-the features themselves where the data are a table of them).
+A method that was tuned against one network may still be transparent to another kind of classifier.
+Therefore two very different kinds complement the CNN: ``linear``, a logistic regression on
+principal components of the images, and ``boosting``, gradient-boosted trees on intensities and
+sharpness (or on the features themselves if the data are a table).
 
-The products ``site.kinds`` and ``site.reference`` (of the reference site against all the rest) hold
+The products ``site.kinds`` and ``site.reference`` (the reference site against all others) hold
 
 ``kinds`` (kinds,)
-    Their names.
+    Names of the kinds.
 ``predicted`` (kinds, seeds, n_test)
     Label of every test row.
 ``validation`` (kinds, seeds)
-    Balanced accuracy on the probe part's validation subjects, which nothing was fitted on.
+    Balanced accuracy on the validation subjects of the probe part, on which nothing was fitted.
 
-``probe.site.fitset`` is ``probe.site`` trained on the images that the method itself was fitted on.
+``probe.site.fitset`` is ``probe.site`` trained on the images that the method was fitted on.
 """
 
 from __future__ import annotations
@@ -43,14 +43,22 @@ from harmbench.protocol.probes.training import (
     validation_rows,
 )
 from harmbench.protocol.resampled import Resampler, balanced_accuracy_of, unweighted
+from harmbench.protocol.site.accuracy import (
+    CNN,
+    FLOOR,
+    ORACLE,
+    cnn_predictions,
+    floor_predictions,
+    oracle_or_floor,
+    recognized,
+)
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
 
-KINDS, REFERENCE, FITSET, CNN = "site.kinds", "site.reference", "probe.site.fitset", "probe.site"
-FLOOR = "floor.site"
+KINDS, REFERENCE, FITSET = "site.kinds", "site.reference", "probe.site.fitset"
 REST = "rest"
-COMPONENTS = 100
+MAX_COMPONENTS = 100
 
 Kinds = dict[str, tuple[NDArray, NDArray]]
 """Predictions (seeds, n_test) and validation accuracies (seeds,) of each kind."""
@@ -59,32 +67,25 @@ Kinds = dict[str, tuple[NDArray, NDArray]]
 # Probes -----------------------------------------------------------------------------------------
 
 
-def linear_probe(seed: int, n: int, width: int = COMPONENTS) -> ClassifierMixin:
-    """Return logistic regression on standardized principal components, classes balanced.
+def _linear_probe(seed: int, x: NDArray) -> ClassifierMixin:
+    """Return a logistic regression on whitened principal components, at most 100, for rows (n, d).
 
-    Parameters
-    ----------
-    seed : int
-        Of the randomized decomposition.
-    n : int
-        Number of training images; at most half as many components, and at most 100.
-    width : int
-        Values of an image; at most as many components.
+    There are at most half as many components as rows.
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    components = max(1, min(COMPONENTS, n // 2, width))
+    components = max(1, min(MAX_COMPONENTS, len(x) // 2, x.shape[1]))
     return make_pipeline(
-        # What it is fitted on is a selection made for it, and need not be copied once more.
+        # The rows for the fit are already a copy.
         PCA(components, copy=False, whiten=True, svd_solver="randomized", random_state=seed),
         LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000),
     )
 
 
-def boosting_probe(seed: int) -> ClassifierMixin:
-    """Return gradient-boosted trees, classes balanced, for features of `intensity_features`."""
+def _boosting_probe(seed: int, x: NDArray) -> ClassifierMixin:
+    """Return gradient-boosted trees for the features of `intensity_features`."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     return HistGradientBoostingClassifier(
@@ -99,31 +100,30 @@ def boosting_probe(seed: int) -> ClassifierMixin:
 
 
 def make_kinds(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
-    """Train both kinds on the sites of the probe part; the cell's CNN, where it is, is the third.
+    """Train both kinds of probe on the sites of the probe part, and add the CNN if available.
 
     Returns
     -------
     dict of str to ndarray
-        See the module. The CNN's validation accuracy is of the subjects that chose its epoch, so
-        a little too high.
+        See the module. The CNN's validation accuracy is slightly too high, because the same
+        subjects chose its epoch.
 
     Raises
     ------
     ProductUnavailable
-        Where fewer than two sites have enough scans.
+        If fewer than two sites have enough scans.
     """
     training = inputs.cohort("harmonized.probe")
     labels = _labels(training, None)
     kinds = _trained(inputs, labels, context)
     if CNN in inputs:
         arrays = inputs.arrays(CNN)
-        said = apply_probe(arrays, "site", training.images, context.device).argmax(-1)
+        codes = apply_probe(arrays, "site", training.images, context.device).argmax(-1)
         share = probe_config(context.probe).validation
-        held_out = [validation_rows(training, seed, share) for seed in context.seeds]
-        accuracies = [
-            _accuracy(labels[rows], arrays["classes"][codes][rows])
-            for rows, codes in zip(held_out, said, strict=True)
-        ]
+        accuracies = []
+        for seed, predicted in zip(context.seeds, arrays["classes"][codes], strict=True):
+            rows = validation_rows(training, seed, share)
+            accuracies.append(_accuracy(labels[rows], predicted[rows]))
         kinds["CNN"] = predicted_classes(arrays), np.array(accuracies)
     return _as_arrays(kinds)
 
@@ -134,49 +134,8 @@ def make_reference(inputs: MetricInputs, context: ProductContext) -> dict[str, N
     return _as_arrays(_trained(inputs, labels, context))
 
 
-def _trained(inputs: MetricInputs, labels: NDArray, context: ProductContext) -> Kinds:
-    """Train each kind once a seed without its validation rows; predict those and the test part."""
-    training, test = inputs.cohort("harmonized.probe"), inputs.cohort("harmonized.test")
-    learnable_classes(labels, "site")
-    share = probe_config(context.probe).validation
-    read: dict[str, Callable[[Cohort], NDArray]] = {
-        "linear": _flat,
-        "boosting": partial(intensity_features, masks=training.mask),
-    }
-    if training.space == "table":
-        read["boosting"] = _flat
-    kinds: Kinds = {}
-    for kind, features in read.items():
-        x, x_test = features(training), features(test)
-        predicted, accuracies = [], []
-        for seed in context.seeds:
-            held_out = validation_rows(training, seed, share)
-            fit = np.flatnonzero(~held_out)
-            linear = kind == "linear"
-            probe = linear_probe(seed, len(fit), x.shape[1]) if linear else boosting_probe(seed)
-            probe.fit(x[fit], labels[fit])
-            predicted.append(_predicted(probe, x_test))
-            accuracies.append(_accuracy(labels[held_out], probe.predict(x[held_out])))
-        kinds[kind] = np.array(predicted), np.array(accuracies)
-    return kinds
-
-
-def _predicted(probe: ClassifierMixin, x: NDArray) -> NDArray:
-    """Return the labels that a probe gives to the rows of a table, read in blocks."""
-    said = [probe.predict(x[rows]) for rows in blocks(len(x), 4 * image_bytes(x))]
-    return np.concatenate(said).astype(str)
-
-
-def _as_arrays(kinds: Kinds) -> dict[str, NDArray]:
-    return {
-        "kinds": np.array(list(kinds)),
-        "predicted": np.stack([predicted for predicted, _ in kinds.values()]),
-        "validation": np.stack([accuracies for _, accuracies in kinds.values()]),
-    }
-
-
 def make_fitset(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
-    """Train the site's CNN on h(fit) instead of h(probe)."""
+    """Train the CNN for the site on the harmonized fit part instead of the probe part."""
     images = {
         "harmonized.probe": inputs.cohort("harmonized.fit"),
         "harmonized.test": inputs.cohort("harmonized.test"),
@@ -184,8 +143,46 @@ def make_fitset(inputs: MetricInputs, context: ProductContext) -> dict[str, NDAr
     return make_probe("site", MetricInputs(images, inputs.reference_site), context)
 
 
+def _trained(inputs: MetricInputs, labels: NDArray, context: ProductContext) -> Kinds:
+    """Train each kind once per seed without its validation rows, and apply it to the test part."""
+    training, test = inputs.cohort("harmonized.probe"), inputs.cohort("harmonized.test")
+    learnable_classes(labels, "site")
+    share = probe_config(context.probe).validation
+    intensities: Callable[[Cohort], NDArray] = partial(intensity_features, masks=training.mask)
+    kinds: Kinds = {}
+    for kind, make, features in (
+        ("linear", _linear_probe, _flat),
+        ("boosting", _boosting_probe, _flat if training.space == "table" else intensities),
+    ):
+        x, x_test = features(training), features(test)
+        predicted, accuracies = [], []
+        for seed in context.seeds:
+            held_out = validation_rows(training, seed, share)
+            x_fit = x[~held_out]
+            probe = make(seed, x_fit)
+            probe.fit(x_fit, labels[~held_out])
+            accuracies.append(_accuracy(labels[held_out], probe.predict(x[held_out])))
+            parts = blocks(len(x_test), 4 * image_bytes(x_test))
+            found = [probe.predict(x_test[rows]) for rows in parts]
+            predicted.append(np.concatenate(found).astype(str))
+        kinds[kind] = np.array(predicted), np.array(accuracies)
+    return kinds
+
+
+def _as_arrays(kinds: Kinds) -> dict[str, NDArray]:
+    predicted, validation = zip(*kinds.values(), strict=True)
+    return {
+        "kinds": np.array(list(kinds)),
+        "predicted": np.stack(predicted),
+        "validation": np.stack(validation),
+    }
+
+
 def _labels(cohort: Cohort, reference: str | None) -> NDArray:
-    sites = cohort.column("site").astype(str)
+    return _against_rest(cohort.column("site").astype(str), reference)
+
+
+def _against_rest(sites: NDArray, reference: str | None) -> NDArray:
     return sites if reference is None else np.where(sites == reference, reference, REST)
 
 
@@ -207,48 +204,38 @@ def _result(
     rng: np.random.Generator,
     reference: str | None = None,
 ) -> MetricResult:
-    """Score predictions (seeds, n) of the site, or of the reference site against the rest.
-
-    The target is the score of the oracle's predictions, else what age and sex tell.
-    """
+    """Score predictions (seeds, n) of the site, or of the reference site against the rest."""
     test = inputs.cohort("raw.test")
     truth = _labels(test, reference)
     classes = np.unique(_labels(inputs.cohort("raw.probe"), reference))
     rows = np.isin(truth, classes)
-    floors = {"chance": 1 / len(classes)}
-    if FLOOR in inputs:
-        said = inputs.arrays(FLOOR)["predicted"]
-        said = said if reference is None else np.where(said == reference, reference, REST)
-        floors["age and sex"] = unweighted(balanced_accuracy_of(truth, said[None]), rows)
-    target = floors.get("age and sex", float("nan"))
-    if oracle is not None:
-        target = unweighted(balanced_accuracy_of(truth, oracle), rows)
-    table = test.participants[["participant_id", "session_id", "site"]]
+    floor = floor_predictions(inputs)
+    floor = None if floor is None else _against_rest(floor, reference)
+    target, floors = oracle_or_floor(truth, rows, oracle, floor)
     return Resampler(test, len(predicted), rng).result(
         balanced_accuracy_of(truth, predicted),
         rows,
         target=target,
-        floors=floors,
-        per_scan=table.assign(recognized=(predicted == truth).mean(0)),
+        floors={"chance": 1 / len(classes), **floors},
+        per_scan=recognized(test, truth, predicted),
     )
 
 
-def _of_chosen_kind(
+def _best_kind(
     inputs: MetricInputs, product: str, rng: np.random.Generator, reference: str | None
 ) -> MetricResult:
-    """Score the kind of the highest validation accuracy; the oracle is read by the same kind."""
+    """Score the kind with the highest validation accuracy, for the oracle as well."""
     arrays, oracle = inputs.arrays(product), None
     means = arrays["validation"].mean(1)
-    chosen = int(means.argmax())
-    kind = arrays["kinds"][chosen]
+    best = int(means.argmax())
+    kind = arrays["kinds"][best]
     if f"oracle:{product}" in inputs:
         theirs = inputs.arrays(f"oracle:{product}")
         oracle = theirs["predicted"][list(theirs["kinds"]).index(kind)]
-    result = _result(inputs, arrays["predicted"][chosen], oracle, rng, reference)
     return replace(
-        result,
+        _result(inputs, arrays["predicted"][best], oracle, rng, reference),
         arrays={"kinds": arrays["kinds"], "validation": means},
-        note=f"{kind} probe, {means[chosen]:.2f} on validation",
+        note=f"{kind} probe, {means[best]:.2f} on validation",
     )
 
 
@@ -263,12 +250,12 @@ _DECLARED = {"axis": "site removal", "level": "full", "direction": "target", "ra
     **_DECLARED,
 )
 def site_bacc_worst(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Balanced accuracy of the kind of probe that reads the site best: CNN, linear or boosting.
+    """Balanced accuracy of the kind of probe that predicts the site best: CNN, linear or boosting.
 
-    The kind is chosen on the probe part's validation subjects, never on the test part. The target
-    is what the same kind reads from the oracle's images, else what age and sex tell.
+    The kind is chosen on the validation subjects of the probe part, not on the test part. The
+    target is the accuracy of the same kind on the oracle's images, else that of age and sex.
     """
-    return _of_chosen_kind(inputs, KINDS, rng, None)
+    return _best_kind(inputs, KINDS, rng, None)
 
 
 @metric(
@@ -279,65 +266,61 @@ def site_bacc_worst(inputs: MetricInputs, rng: np.random.Generator) -> MetricRes
     **_DECLARED,
 )
 def site_reference_vs_rest(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Balanced accuracy of telling the reference site's images from all others.
+    """Balanced accuracy of a probe that tells the reference site's images from all others.
 
-    A method that leaves the reference site's images alone and renders the others leaves its
-    fingerprint on them, such as a blur: all sites are then alike, but not like the reference. Kind
-    of probe (linear or boosted trees) chosen on validation subjects; the target as in
-    `site_bacc_worst`.
+    A method that changes all images except those of the reference site may leave its own trace in
+    them, such as a blur: then the other sites look alike, but not like the reference site. The kind
+    of probe (linear or boosting) and the target are chosen as in `site_bacc_worst`.
     """
-    return _of_chosen_kind(inputs, REFERENCE, rng, inputs.reference_site)
+    return _best_kind(inputs, REFERENCE, rng, inputs.reference_site)
 
 
 @metric(
     label="Site balanced accuracy, trained on fit images",
     min_n=MIN_N,
     needs=(FITSET, "raw.probe", "raw.test"),
-    wants=(CNN, f"oracle:{CNN}", FLOOR),
+    wants=(CNN, ORACLE, FLOOR),
     expected_order=(("mean-image", "shuffle"), ("oracle",), ("identity",)),
     **_DECLARED,
 )
 def site_bacc_fitset(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Balanced accuracy of the site's CNN when trained on the images the method was fitted on.
+    """Balanced accuracy of the site CNN if it is trained on the images the method was fitted on.
 
-    A method harmonizes images that it has seen otherwise than new ones, so this probe understates
-    the site that is left: the floor "trained on other subjects" is `site_bacc`, and the difference
-    is that asymmetry.
+    A method harmonizes the images of its fit differently from new images, so this probe
+    underestimates the remaining site effect. The floor "trained on other subjects" is `site_bacc`;
+    the difference is due to this asymmetry.
     """
     arrays = inputs.arrays(FITSET)
-    oracle = (
-        predicted_classes(inputs.arrays(f"oracle:{CNN}")) if f"oracle:{CNN}" in inputs else None
-    )
-    result = _result(inputs, predicted_classes(arrays), oracle, rng)
+    result = _result(inputs, predicted_classes(arrays), cnn_predictions(inputs, ORACLE), rng)
     floors = dict(result.floors)
     if CNN in inputs:
+        cnn = inputs.arrays(CNN)
         truth = _labels(inputs.cohort("raw.test"), None)
-        rows = np.isin(truth, inputs.arrays(CNN)["classes"])
-        usual = balanced_accuracy_of(truth, predicted_classes(inputs.arrays(CNN)))
+        usual = balanced_accuracy_of(truth, predicted_classes(cnn))
+        rows = np.isin(truth, cnn["classes"])
         floors["trained on other subjects"] = unweighted(usual, rows)
     return replace(result, floors=floors, note=underfit_note(arrays))
 
 
-_NEEDS = ("harmonized.probe", "harmonized.test")
 _READS = ("seeds", "threads", "device", "probe")
 
 PRODUCTS = (
     Product(
         name=KINDS,
-        needs=_NEEDS,
+        needs=("harmonized.probe", "harmonized.test"),
         wants=(CNN,),
         make=make_kinds,
         min_n=20,
         reads=_READS,
-        summary="the site as read by a linear probe, by boosted trees and by the CNN",
+        summary="the site predicted by a linear probe, by boosted trees and by the CNN",
     ),
     Product(
         name=REFERENCE,
-        needs=_NEEDS,
+        needs=("harmonized.probe", "harmonized.test"),
         make=make_reference,
         min_n=20,
         reads=_READS,
-        summary="the reference site told from all others, by a linear probe and boosted trees",
+        summary="the reference site or the rest, predicted by a linear probe and by boosted trees",
     ),
     Product(
         name=FITSET,

@@ -1,11 +1,18 @@
-"""Whose neighbors one's neighbors are: the local inverse Simpson's index of Korsunsky 2019."""
+"""The local inverse Simpson's index (LISI) of Korsunsky 2019, 10.1038/s41592-019-0619-0."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
+from harmbench.protocol.people import Floats, People, Space
+
+MAX_NEIGHBORS = 90
+"""Three times the perplexity of 30 of Korsunsky 2019."""
+NEAREST = 3
+"""Factor on the number of neighbors: in a part of the people, so many are searched first."""
 
 
 def neighbor_probabilities(
@@ -13,26 +20,25 @@ def neighbor_probabilities(
 ) -> Floats:
     """Return each row's weights of its k nearest neighbors, at a perplexity.
 
-    ``p_ij`` is proportional to ``exp(-beta_i d_ij)`` over the neighbors, with the ``beta_i`` at
-    which the entropy of row i is the logarithm of the perplexity (Korsunsky 2019,
-    10.1038/s41592-019-0619-0). All neighbors at the distance of the k-th have a part, so that the
-    order of the rows never matters.
+    The weights are proportional to ``exp(-beta_i d_ij)``, with the ``beta_i`` for which the entropy
+    of row i is the logarithm of the perplexity. All neighbors at the distance of the k-th get a
+    weight, so the result does not depend on the order of the rows.
 
     Parameters
     ----------
     distances : array_like, shape (n, m)
-        Infinite for those who must not be neighbors; k or more of each row are finite.
+        Infinite for pairs that must not be neighbors; at least k in each row are finite.
     k : int
         Number of neighbors.
     perplexity : float
-        Effective number of neighbors, under k.
+        Effective number of neighbors, less than k.
     same : float
         Distances that differ by less are equal.
 
     Returns
     -------
     ndarray, shape (n, m)
-        Rows add up to 1.
+        Rows sum to 1.
     """
     d = np.array(distances, np.float64)
     far = np.partition(d, k - 1, axis=1)[:, k - 1 : k]
@@ -48,16 +54,16 @@ def neighbor_probabilities(
 
 
 def _at_perplexity(near: Floats, perplexity: float) -> Floats:
-    """Bisect the logarithm of beta, in units of one over each row's mean distance; (n, k)."""
-    there = np.isfinite(near)
-    near = np.where(there, near, 0.0)
-    scale = near.sum(1, keepdims=True) / there.sum(1, keepdims=True)
+    """Bisect the logarithm of beta, in units of 1 / mean distance of each row; (n, k)."""
+    finite = np.isfinite(near)
+    near = np.where(finite, near, 0.0)
+    scale = near.sum(1, keepdims=True) / finite.sum(1, keepdims=True)
     unit = near / np.where(scale > 0, scale, 1.0)
     low, high = np.full_like(scale, -14.0), np.full_like(scale, 14.0)
     p = np.zeros_like(near)
     for _ in range(40):
         beta = np.exp((low + high) / 2)
-        p = np.where(there, np.exp(-beta * unit), 0.0)
+        p = np.where(finite, np.exp(-beta * unit), 0.0)
         total = p.sum(1, keepdims=True)
         entropy = np.log(total) + beta * (p * unit).sum(1, keepdims=True) / total
         wide = entropy > np.log(perplexity)
@@ -65,33 +71,23 @@ def _at_perplexity(near: Floats, perplexity: float) -> Floats:
     return p / p.sum(1, keepdims=True)
 
 
-def lisi(probabilities: ArrayLike, labels: ArrayLike, shares: ArrayLike | None = None) -> Floats:
-    """Return the local inverse Simpson's index of every row.
-
-    ``1 / sum_b q_b^2`` with ``q_b`` the weight of label b among the row's neighbors (Korsunsky
-    2019). With `shares`, ``q_b`` is first divided by the share of b and scaled to the sum 1:
-    labels of unequal size then reach the number of labels too, where they mix.
+def inverse_simpson(weights: ArrayLike, shares: ArrayLike | None = None) -> Floats:
+    """Return the local inverse Simpson's index ``1 / sum_b q_b^2`` of every row.
 
     Parameters
     ----------
-    probabilities : array_like, shape (n, m)
-        As of `neighbor_probabilities`.
-    labels : array_like, shape (m,)
-        Of each column.
+    weights : array_like, shape (n, labels)
+        Weight ``q_b`` of each label among the row's neighbors; see `neighbor_probabilities`.
     shares : array_like, shape (n, labels) or (labels,), optional
-        Share of each label, in sorted order, among those who could be neighbors.
+        Share of each label among the possible neighbors. The weights are divided by it and scaled
+        to the sum 1, so that the index of well mixed labels of unequal size is the number of
+        labels, too.
 
     Returns
     -------
     ndarray, shape (n,)
-        Between 1 and the number of labels.
+        From 1 to the number of labels.
     """
-    names = np.asarray(labels)
-    return inverse_simpson(np.asarray(probabilities, np.float64) @ member_of(names), shares)
-
-
-def inverse_simpson(weights: ArrayLike, shares: ArrayLike | None = None) -> Floats:
-    """Return the index of every row from the weights of its labels, (n, labels); see `lisi`."""
     q = np.asarray(weights, np.float64)
     if shares is not None:
         q = q / np.asarray(shares, np.float64)
@@ -99,6 +95,94 @@ def inverse_simpson(weights: ArrayLike, shares: ArrayLike | None = None) -> Floa
     return 1.0 / (q**2).sum(1)
 
 
-def member_of(labels: NDArray) -> Floats:
-    """Return which label each entry has, labels sorted; 0 or 1, shape (m, labels)."""
-    return (labels[:, None] == np.unique(labels)).astype(np.float64)
+class _Case(NamedTuple):
+    """Entries that are kept (u,), all sites as numbers (u,), and kept entries (subjects, sites)."""
+
+    kept: NDArray[np.bool_]
+    sites: NDArray[np.intp]
+    scans: Floats
+
+
+class Mixing:
+    """The mixing of people at sites in a feature space: iLISI of each site, in [0, 1].
+
+    Distances that differ by less than `same` are equal.
+    """
+
+    def __init__(self, people: People, space: Space, same: float) -> None:
+        self.people, self.space, self.same = people, space, same
+        # Less than the smallest site, so that a separate site can score 0.
+        self.k = min(MAX_NEIGHBORS, min(map(people.size, people.names)) // 2)
+
+    def of_parts(self, parts: NDArray[np.bool_]) -> Floats:
+        """Return each site's median index within parts of the people; (parts, sites)."""
+        return self._of([(kept, self.people.sites) for kept in parts])
+
+    def of_labels(self, labels: NDArray) -> Floats:
+        """Return each site's median index under other sites (b, u); (b, sites)."""
+        everyone = np.ones(len(self.people.sites), bool)
+        return self._of([(everyone, sites) for sites in labels])
+
+    def everyone(self) -> Floats:
+        """Return each site's median index; (sites,)."""
+        return self.of_labels(self.people.sites[None])[0]
+
+    def _of(self, cases: list[tuple[NDArray[np.bool_], NDArray]]) -> Floats:
+        """Return each site's median index for pairs of kept entries and sites; (cases, sites)."""
+        indices = np.zeros((len(cases), len(self.people.sites)))
+        _, who = np.unique(self.people.subjects, return_inverse=True)
+        numbered = [_numbered(kept, sites, who) for kept, sites in cases]
+        for block, distances, pairs in self.space.distances():
+            reach = np.where(pairs, distances, np.inf)
+            # The nearest neighbors within a part of the people are almost always among these.
+            m = min(NEAREST * self.k, reach.shape[1])
+            columns = np.argpartition(reach, m - 1, axis=1)[:, :m]
+            for index, case in zip(indices, numbered, strict=True):
+                rows = np.flatnonzero(case.kept[block])
+                if len(rows):
+                    index[block][rows] = self._index(reach, columns, rows, case, who[block][rows])
+        return np.array(
+            [
+                _scaled_medians(index[kept], sites[kept])
+                for index, (kept, sites) in zip(indices, cases, strict=True)
+            ]
+        )
+
+    def _index(
+        self,
+        reach: Floats,
+        columns: NDArray[np.intp],
+        rows: NDArray[np.intp],
+        case: _Case,
+        who: NDArray,
+    ) -> Floats:
+        """Return the index of some rows of a block, which belong to the subjects `who`."""
+        # Fewer neighbors among fewer people, so that they are as near as among all.
+        k = max(2, round(self.k * case.kept.sum() / len(case.kept)))
+        columns = columns[rows]
+        distances = reach[rows[:, None], columns]
+        near = np.where(case.kept[columns], distances, np.inf)
+        far = np.partition(near, k - 1, axis=1)[:, k - 1]
+        if np.any(far + self.same >= distances.max(1)):
+            # Some neighbors may be farther than these, or as far as the last of them.
+            columns = np.broadcast_to(np.arange(reach.shape[1]), (len(rows), reach.shape[1]))
+            near = np.where(case.kept, reach[rows], np.inf)
+        p, there = neighbor_probabilities(near, k, k / 3, self.same), case.sites[columns]
+        weights = [np.where(there == s, p, 0.0).sum(1) for s in range(case.scans.shape[1])]
+        # A subject's own scans are not among its neighbors.
+        shares = case.scans.sum(0) - case.scans[who]
+        return inverse_simpson(np.stack(weights, 1), shares / shares.sum(1, keepdims=True))
+
+
+def _numbered(kept: NDArray[np.bool_], sites: NDArray, who: NDArray[np.intp]) -> _Case:
+    names, number = np.unique(sites, return_inverse=True)
+    scans = np.zeros((who.max() + 1, len(names)))
+    np.add.at(scans, (who[kept], number[kept]), 1.0)
+    return _Case(kept, number, scans)
+
+
+def _scaled_medians(index: Floats, sites: NDArray) -> Floats:
+    """Return the median of each site, scaled from [1, sites] to [0, 1]."""
+    names = np.unique(sites)
+    medians = np.array([np.median(index[sites == name]) for name in names])
+    return (medians - 1) / (len(names) - 1)

@@ -1,7 +1,7 @@
-"""The ceiling: what a supervised method reaches that was shown the answers of the fit subjects.
+"""The ceiling: a supervised method that is trained on the true images of the fit subjects.
 
-Unlike the oracle it sees no truth when it harmonizes, so it marks what can be learned from images,
-where the oracle marks what could be known.
+Unlike the oracle it does not see the truth when it harmonizes. It shows what can be learned from
+images, and the oracle shows what is possible with the truth.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from harmbench.protocol.truth.local_regression import apply_local, fit_local
 from harmbench.protocol.truth.oracle import require_truth
 
 SCAN_DRAW = 2
-"""Rescans that it learns from; metrics compare with draw 0, the oracle is draw 1."""
+"""Draw of the rescans for the fit. Metrics compare with draw 0, and the oracle returns draw 1."""
 
 
 class Ceiling(Harmonizer):
-    """Learns each site's way back to the reference site from pairs of scans of the fit subjects.
+    """Learns the mapping of each site to the reference site from paired scans of the fit subjects.
 
-    Every fit subject is scanned anew at every site; a ridge regression of each pixel on its
-    neighborhood, one a site, then predicts the noise-free scan at the reference site. With some
-    hundred aligned images that beats a convolutional network trained on the same pairs for a
-    minute, and a network that mends its result adds nothing (measured: docs/methods.md).
+    Every fit subject is scanned again at every site. For each site, a ridge regression of each
+    pixel on its neighborhood then predicts the noise-free scan at the reference site. With a few
+    hundred aligned images this is better than a convolutional network trained on the same pairs
+    for a minute, and a network that corrects its result adds nothing (measured: docs/methods.md).
 
     Parameters
     ----------
     side : int
         Side of the neighborhood in pixels, odd.
     ridge : float
-        Penalty, see `harmbench.protocol.truth.local_regression.fit_local`; not 0.
+        Penalty, see `harmbench.protocol.truth.local_regression.fit_local`; positive.
 
     Raises
     ------
@@ -52,7 +52,7 @@ class Ceiling(Harmonizer):
 
     @property
     def info(self) -> MethodInfo:
-        """Sees the truth at its fit and the site afterwards; reference site only."""
+        """Sees the truth when it is fitted and the site when it harmonizes."""
         return MethodInfo(
             name="ceiling",
             label="Supervised ceiling",
@@ -64,12 +64,12 @@ class Ceiling(Harmonizer):
         )
 
     def fit(self, cohort: Cohort, context: FitContext) -> Self:
-        """Learn from the fit subjects' scans at all sites of the fit.
+        """Fit one regression per site.
 
         Raises
         ------
         HarmbenchError
-            Where the data set has no truth or the fit no scan of the reference site.
+            If the data set has no truth, or the fit has no scan of the reference site.
         """
         truth = require_truth(context, "ceiling")
         if context.reference_site not in cohort.sites:
@@ -93,7 +93,7 @@ class Ceiling(Harmonizer):
         Raises
         ------
         HarmbenchError
-            For a scan of a site that the fit has not seen, or another target than the reference.
+            For a scan of a site that is not in the fit, or a target other than the reference site.
         """
         if target not in (None, self.reference_site):
             what = "each scan's own site" if target == OWN_SITE else f"'{target}'"

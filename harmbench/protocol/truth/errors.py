@@ -1,12 +1,13 @@
-"""Errors to the truth: the same subjects as scanned at the reference site.
+"""Errors to the truth: images of the same subjects, scanned at the reference site.
 
-Subjects of other sites only; inside each scan's brain mask; images as the method returned them,
-not cut to [0, 1]. The headline compares with an independent noisy rescan, because an error to the
-noise-free truth falls by a third by denoising alone. The floor is what two noisy rescans of one
-subject differ by; no method can be expected to do better, only a denoiser will.
+Only the subjects of other sites count. The errors are computed in each scan's brain mask, from the
+images as the method returned them, not clipped to [0, 1]. The main metrics use an independent noisy
+rescan, because denoising alone reduces an error to the noise-free truth by a third. The floor is
+the difference between two noisy rescans of a subject; no method can be expected to do better, only
+a denoiser will.
 
-Where no simulator knows the truth, the real scan of a travelling subject at the reference site
-takes its place, for those who have one. Such scans must be registered: voxels are compared.
+Without simulated truth, the real scan of a travelling subject at the reference site replaces it.
+Such scans must be registered, because voxels are compared.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
@@ -30,10 +30,10 @@ PerScan = Callable[[NDArray, NDArray, NDArray], Floats]
 
 ORACLE = "oracle:harmonized.test"
 TRAVELLING = "travelling.test"
-"""Product with each test scan's counterpart at the reference site; NaN where there is none."""
-LEAST_TRAVELERS = 10
+"""Product with each test scan's counterpart at the reference site; NaN if there is none."""
+MIN_TRAVELLERS = 10
 MIN_MSE = 1e-10
-"""Mean squared errors below this count as this: equal images have 100 dB, not infinity."""
+"""Lower limit of mean squared errors, so that equal images have 100 dB instead of infinity."""
 
 
 # Errors of arrays -------------------------------------------------------------------------------
@@ -45,30 +45,21 @@ def _mean_in_mask(values: NDArray, mask: NDArray) -> Floats:
 
 
 def masked_mae(images: NDArray, truth: NDArray, mask: NDArray) -> Floats:
-    """Return the mean absolute error inside the mask.
-
-    Parameters
-    ----------
-    images, truth, mask : ndarray, shape (n, *shape)
-
-    Returns
-    -------
-    ndarray, shape (n,)
-    """
+    """Return the mean absolute error in the mask, of arrays (n, *shape); shape (n,)."""
     return _mean_in_mask(np.abs(images - truth), mask)
 
 
 def masked_psnr(images: NDArray, truth: NDArray, mask: NDArray) -> Floats:
-    """Return the peak signal-to-noise ratio in dB inside the mask, peak 1; shape (n,)."""
+    """Return the peak signal-to-noise ratio in the mask, dB, for a peak of 1; shape (n,)."""
     error = _mean_in_mask((images.astype(np.float64) - truth) ** 2, mask)
     return -10.0 * np.log10(np.maximum(error, MIN_MSE))
 
 
 def masked_ssim(images: NDArray, truth: NDArray, mask: NDArray) -> Floats:
-    """Return the structural similarity map averaged inside the mask; shape (n,).
+    """Return the mean structural similarity in the mask; shape (n,).
 
     Wang 2004 (10.1109/TIP.2003.819861) as in `skimage.metrics.structural_similarity`: data range
-    1, uniform window of 7 pixels; windows at the rim of the mask reach outside it.
+    1, uniform window of 7 pixels. Windows at the border of the mask extend beyond it.
     """
     maps = [
         structural_similarity(a, b, data_range=1.0, full=True)[1]
@@ -83,21 +74,21 @@ def masked_ssim(images: NDArray, truth: NDArray, mask: NDArray) -> Floats:
 def scans_at_reference(
     cohort: Cohort, reference_site: str, within: float = REPEAT_WITHIN
 ) -> Cohort:
-    """Return each row's scan of the same participant at the reference site, soon before or after.
+    """Return each row's scan of the same participant at the reference site, if it is close in time.
 
     Parameters
     ----------
     cohort : Cohort
         Raw images of one part.
     reference_site : str
-        Where the counterpart was scanned; of several visits there the first counts.
+        Site of the counterparts; the first of several visits there is used.
     within : float
-        Days between the two scans at most, see `harmbench.contracts.visits.days_apart`.
+        Largest number of days between the two scans, see `harmbench.contracts.visits.days_apart`.
 
     Returns
     -------
     Cohort
-        The same rows; images are NaN where a row has no counterpart.
+        The same rows; the image of a row without a counterpart is NaN.
     """
     there: dict[tuple[str, int], list[int]] = {}
     for row, key in sorted(enumerate(cohort.keys), key=lambda item: item[1]):
@@ -112,7 +103,7 @@ def scans_at_reference(
     ours, theirs = ([pair[i] for pair in pairs] for i in (0, 1))
     near = days_apart(table.iloc[ours], table.iloc[theirs]) <= within
     partners = {row: partner for (row, partner), kept in zip(pairs, near, strict=True) if kept}
-    if not partners:  # one NaN for all: nothing is to be held
+    if not partners:  # a broadcast NaN needs no memory
         nothing = np.broadcast_to(np.float32(np.nan), cohort.images.shape)
         return replace(cohort, images=nothing)
     images = np.full(cohort.images.shape, np.nan, dtype=np.float32)
@@ -124,64 +115,64 @@ def scans_at_reference(
 def _against_rescan(
     inputs: MetricInputs, error: PerScan, column: str, rng: np.random.Generator
 ) -> MetricResult:
-    """Compare with the simulator's rescan, or with travelling subjects' real ones."""
-    if error is not masked_mae and inputs.cohort("harmonized.test").space == "table":
+    """Compare with the simulated rescans, or with the real scans of travelling subjects."""
+    test = inputs.cohort("harmonized.test")
+    if error is not masked_mae and test.space == "table":
         return MetricResult.skipped("needs images; these data are a table of features")
     if "truth.test" in inputs:
         return _against_truth(inputs, "truth.test", error, column, rng)
-    known = _known(inputs.cohort(TRAVELLING)) if TRAVELLING in inputs else np.array([], dtype=bool)
-    table = inputs.cohort("harmonized.test").participants
-    away = table["site"].to_numpy().astype(str) != inputs.reference_site
-    people = table["participant_id"][known & away].nunique() if len(known) else 0
-    if people < LEAST_TRAVELERS:
+    people = 0
+    if TRAVELLING in inputs:
+        away = test.column("site").astype(str) != inputs.reference_site
+        known = all_finite(inputs.cohort(TRAVELLING).images)
+        people = test.participants["participant_id"][known & away].nunique()
+    if people < MIN_TRAVELLERS:
         return MetricResult.skipped(
             f"these data have no ground truth, and {people} test subjects were scanned at the "
-            f"reference site and elsewhere; {LEAST_TRAVELERS} are needed"
+            f"reference site and elsewhere; {MIN_TRAVELLERS} are needed"
         )
     result = _against_truth(inputs, TRAVELLING, error, column, rng)
     return replace(result, note=f"against real scans of {people} travelling subjects")
 
 
-def _known(truth: Cohort) -> NDArray[np.bool_]:
-    return all_finite(truth.images)
-
-
 def _against_truth(
     inputs: MetricInputs, truth_name: str, error: PerScan, column: str, rng: np.random.Generator
 ) -> MetricResult:
-    """Apply a per-scan error to all scans of other sites; resample their subjects."""
+    """Average a per-scan error over the scans of other sites; resample their subjects."""
     ours, truth = inputs.cohort("harmonized.test"), inputs.cohort(truth_name)
     sites = ours.column("site").astype(str)
     weights = subject_counts(ours.column("participant_id"), REPLICATES, rng, strata=sites)
     in_brain = truth.mask.any(axis=tuple(range(1, truth.mask.ndim)))
-    rows = np.flatnonzero((sites != inputs.reference_site) & in_brain & _known(truth))
+    away = sites != inputs.reference_site
+    rows = np.flatnonzero(away & in_brain & all_finite(truth.images))
     if len(rows) == 0:
         return MetricResult.skipped("no test scan is of another site than the reference site")
     scans, weights, sites = ours.participants.iloc[rows], weights[:, rows], sites[rows]
     values = _errors(error, ours, truth, rows)
-    replicates = weighted_mean(values, weights)
+
+    def resampled(which: NDArray[np.bool_]) -> tuple[Estimate, Floats]:
+        replicates = weighted_mean(values[which], weights[:, which])
+        n = scans["participant_id"][which].nunique()
+        interval = percentile_interval(replicates, df=n - len(np.unique(sites[which])))
+        return Estimate(float(values[which].mean()), *interval, n), replicates
+
+    overall, replicates = resampled(np.ones(len(rows), dtype=bool))
     floors = {}
     if ORACLE in inputs:
         floors["rescan"] = float(_errors(error, inputs.cohort(ORACLE), truth, rows).mean())
+    names = [IDENTIFIERS[0], "site", *IDENTIFIERS[1:]]
     return MetricResult(
-        overall=_estimate(values, replicates, scans),
-        groups={
-            str(site): _estimate(
-                values[sites == site],
-                weighted_mean(values[sites == site], weights[:, sites == site]),
-                scans[sites == site],
-            )
-            for site in np.unique(sites)
-        },
+        overall=overall,
+        groups={str(site): resampled(sites == site)[0] for site in np.unique(sites)},
         target=floors.get("rescan", float("nan")),
         floors=floors,
         replicates=replicates,
-        per_scan=_table(scans, column, values),
+        per_scan=scans[names].assign(**{column: values}).reset_index(drop=True),
     )
 
 
 def _errors(error: PerScan, ours: Cohort, truth: Cohort, rows: NDArray[np.intp]) -> Floats:
-    """Return the error of each of some rows; some eight copies of a block of images at a time."""
+    """Return the error of some rows, in blocks with memory for about eight copies of the images."""
     found = []
     for part in blocks(len(rows), 16 * image_bytes(ours.images)):
         images = (take(array, rows[part]) for array in (ours.images, truth.images, truth.mask))
@@ -189,50 +180,36 @@ def _errors(error: PerScan, ours: Cohort, truth: Cohort, rows: NDArray[np.intp])
     return np.concatenate(found)
 
 
-def _estimate(values: Floats, replicates: Floats, scans: pd.DataFrame) -> Estimate:
-    n = scans["participant_id"].nunique()
-    ends = percentile_interval(replicates, df=n - scans["site"].nunique())
-    return Estimate(float(values.mean()), *ends, n)
+_DECLARED = {
+    "axis": "truth",
+    "level": "core",
+    "expected_order": (("oracle",), ("shuffle", "mean-image")),
+}
+_RESCAN = {
+    **_DECLARED,
+    "needs": ("harmonized.test",),
+    "wants": ("truth.test", TRAVELLING, ORACLE),
+}
 
 
-def _table(scans: pd.DataFrame, column: str, values: Floats) -> pd.DataFrame:
-    names = [IDENTIFIERS[0], "site", *IDENTIFIERS[1:]]
-    return scans[names].assign(**{column: values}).reset_index(drop=True)
-
-
-_WANTS = ("truth.test", TRAVELLING, ORACLE)
-_ORDER = (("oracle",), ("shuffle", "mean-image"))
-
-
-@metric(
-    label="Error to truth",
-    axis="truth",
-    level="core",
-    direction="lower",
-    range=(0.0, None),
-    needs=("harmonized.test",),
-    wants=_WANTS,
-    expected_order=_ORDER,
-)
+@metric(label="Error to truth", direction="lower", range=(0.0, None), **_RESCAN)
 def truth_mae(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Mean absolute error, in the brain, to an independent rescan at the reference site.
 
-    In units of the image range; the mean over the scans of all other sites. The target is the
-    rescan floor.
+    In units of the image range; mean over the scans of all other sites. The target is the floor,
+    the difference between two rescans.
     """
     return _against_rescan(inputs, masked_mae, "mae", rng)
 
 
 @metric(
     label="Error to clean truth",
-    axis="truth",
-    level="core",
     direction="lower",
     goal=0.0,
     range=(0.0, None),
     needs=("truth.test.clean", "harmonized.test"),
     wants=(ORACLE,),
-    expected_order=_ORDER,
+    **_DECLARED,
 )
 def truth_mae_clean(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Mean absolute error, in the brain, to the noise-free truth at the reference site.
@@ -242,17 +219,7 @@ def truth_mae_clean(inputs: MetricInputs, rng: np.random.Generator) -> MetricRes
     return _against_truth(inputs, "truth.test.clean", masked_mae, "mae_clean", rng)
 
 
-@metric(
-    label="PSNR to truth",
-    axis="truth",
-    level="core",
-    direction="higher",
-    unit="dB",
-    range=(None, 100.0),
-    needs=("harmonized.test",),
-    wants=_WANTS,
-    expected_order=_ORDER,
-)
+@metric(label="PSNR to truth", direction="higher", unit="dB", range=(None, 100.0), **_RESCAN)
 def truth_psnr(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Peak signal-to-noise ratio, in the brain, to an independent rescan; mean over scans."""
     return _against_rescan(inputs, masked_psnr, "psnr", rng)
@@ -260,14 +227,10 @@ def truth_psnr(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
 
 @metric(
     label="SSIM to truth",
-    axis="truth",
-    level="core",
     direction="higher",
     range=(-1.0, 1.0),
-    needs=("harmonized.test",),
-    wants=_WANTS,
-    expected_order=_ORDER,
     doi="10.1109/TIP.2003.819861",
+    **_RESCAN,
 )
 def truth_ssim(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Structural similarity, in the brain, to an independent rescan; mean over scans."""

@@ -1,4 +1,4 @@
-"""Ridge regression of every pixel on its neighborhood: what aligned images need little data for."""
+"""Ridge regression of each pixel on its neighborhood, which needs few aligned images."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 CURVED = 3
-"""Features beside the neighborhood: the pixel's square, its cube, its product with the mean."""
+"""Number of nonlinear features: the pixel's square, its cube, and its product with the mean."""
 
 
 def fit_local(
     images: NDArray[np.float32], answers: NDArray[np.float32], side: int, ridge: float
 ) -> NDArray[np.float32]:
-    """Learn, for each pixel, what the pixels around it say of the answer there.
+    """Fit a ridge regression from the neighborhood of each pixel to its true value.
 
     Parameters
     ----------
     images, answers : ndarray of float32, shape (n, height, width)
-        Pairs.
+        Images and true images.
     side : int
-        Side of the neighborhood, odd; zeros lie outside the image.
+        Side of the neighborhood, odd; the image is padded with zeros.
     ridge : float
         Penalty on the weights of the change ``answer - image``, in units of the mean sum of
-        squares of a neighborhood's pixels; with a large one nothing but a shift is learned.
+        squares of a neighborhood's pixels. With a large penalty only a shift is fitted.
 
     Returns
     -------
     ndarray of float32, shape (height, width, side * side + CURVED + 1)
-        Weights of the neighborhood, row by row, of the curved features, and a constant.
+        Weights of the neighborhood, row by row, and of the nonlinear features, and a constant.
     """
     windows = _windows(images, side)
     change = answers.astype(np.float64) - images
@@ -39,7 +39,7 @@ def fit_local(
 
 
 def apply_local(images: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the images with the learned change, shape (n, height, width)."""
+    """Return the images with the predicted change, shape (n, height, width)."""
     side = round((weights.shape[-1] - 1 - CURVED) ** 0.5)
     windows = _windows(images, side)
     out = np.empty_like(images)
@@ -72,7 +72,7 @@ def _fit_row(features: Floats, change: Floats, ridge: float) -> Floats:
     gram = x.transpose(0, 2, 1) @ x
     p = gram.shape[1]
     sums = gram[:, : p - CURVED, : p - CURVED].trace(axis1=1, axis2=2) / (p - CURVED)
-    # Where nothing varies, the floor keeps the system regular and the weights at zero.
+    # Where all images are equal, the floor keeps the system regular and the weights at zero.
     gram += (ridge * np.maximum(sums, 1e-6))[:, None, None] * np.eye(p)
     moment = x.transpose(0, 2, 1) @ (change - y_mean).T[:, :, None]
     weights = np.linalg.solve(gram, moment)[:, :, 0]

@@ -1,4 +1,4 @@
-"""Anchors: controls that see the simulator's truth and so mark the best a method can do."""
+"""Controls that see the simulated truth and therefore show the best possible result."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from harmbench.contracts.method import (
 from harmbench.errors import HarmbenchError
 
 ORACLE_DRAW = 1
-"""Metrics compare with draw 0, so that the oracle does not win by knowing the very noise."""
+"""Metrics compare with draw 0, so that the oracle does not have the same noise."""
 
 
 class Oracle(Harmonizer):
     """Returns each subject's independent noisy rescan at the target site: perfect harmonization.
 
-    It reads no pixel of its input; what is left of the site in its images is what the sites'
-    populations differ in, and its distance to the truth is that of two scans of one subject.
+    It does not use its input images. The only remaining site effect in its images is the difference
+    between the populations of the sites, and its distance to the truth is that of two scans of a
+    subject.
     """
 
     @property
@@ -46,39 +47,43 @@ class Oracle(Harmonizer):
         )
 
     def fit(self, cohort: Cohort, context: FitContext) -> Self:
-        """Remember the reference site."""
+        """Store the reference site."""
         self.reference_site = context.reference_site
         return self
 
     def harmonize(
         self, cohort: Cohort, target: str | None = None, *, context: ApplyContext
     ) -> NDArray[np.float32]:
-        """Return the rescans, shape (n, *shape); ``"own"`` rescans each subject where it was.
+        """Return the rescans, shape (n, *shape); ``"own"`` rescans each subject at its own site.
 
         Raises
         ------
         HarmbenchError
-            Where the data set has no truth.
+            If the data set has no truth.
         """
         truth = require_truth(context, self.info.name)
-        if target == OWN_SITE:
-            return _rescan_at_own_site(cohort, truth)
-        return np.asarray(
-            truth(target or self.reference_site, cohort.keys, clean=False, draw=ORACLE_DRAW)
-        )
+        if target != OWN_SITE:
+            site = target or self.reference_site
+            return np.asarray(truth(site, cohort.keys, clean=False, draw=ORACLE_DRAW))
+        keys, sites = cohort.keys, cohort.column("site")
+        out = np.empty_like(cohort.images)
+        for site in cohort.sites:
+            rows = np.flatnonzero(sites == site)
+            out[rows] = truth(site, [keys[row] for row in rows], clean=False, draw=ORACLE_DRAW)
+        return out
 
 
 class Dose(Oracle):
     """Mixes each image with the oracle's: ``alpha * image + (1 - alpha) * rescan``.
 
-    A known share of the site effect is left, so a metric can be asked whether it moves one way
-    from the oracle (0) to no harmonization (1). The noise of the two images partly cancels: a
+    A known share of the site effect remains. This shows whether a metric changes in one direction
+    from the oracle (0) to no harmonization (1). The noise of the two images partly cancels, so a
     mixture is smoother than either.
 
     Parameters
     ----------
     alpha : float
-        Share of the image as it was, from 0 to 1.
+        Share of the original image, from 0 to 1.
 
     Raises
     ------
@@ -93,13 +98,13 @@ class Dose(Oracle):
 
     @property
     def info(self) -> MethodInfo:
-        """As the oracle's, under a name that says the share."""
+        """As the oracle's, with the share in the name."""
         return replace(
             super().info,
             name=f"dose-{self.alpha:g}",
             label=f"Dose {self.alpha:g}",
-            summary=f"Leaves {100 * self.alpha:g} % of every image and takes the rest from the "
-            "oracle's (simulated data only).",
+            summary=f"Keeps {100 * self.alpha:g} % of every image and takes the rest from the "
+            "oracle's image (simulated data only).",
         )
 
     def harmonize(
@@ -110,7 +115,7 @@ class Dose(Oracle):
         Raises
         ------
         HarmbenchError
-            Where the data set has no truth.
+            If the data set has no truth.
         """
         rescans = super().harmonize(cohort, target, context=context)
         share = np.float32(self.alpha)
@@ -118,27 +123,27 @@ class Dose(Oracle):
 
 
 def dose_quarter() -> Dose:
-    """Return the control that leaves a quarter of every image."""
+    """Return the control that keeps a quarter of every image."""
     return Dose(0.25)
 
 
 def dose_half() -> Dose:
-    """Return the control that leaves half of every image."""
+    """Return the control that keeps half of every image."""
     return Dose(0.5)
 
 
 def dose_three_quarters() -> Dose:
-    """Return the control that leaves three quarters of every image."""
+    """Return the control that keeps three quarters of every image."""
     return Dose(0.75)
 
 
 def require_truth(context: ApplyContext, method: str) -> Truth:
-    """Return the simulator's answer.
+    """Return the simulated truth.
 
     Raises
     ------
     HarmbenchError
-        Where the data set has none.
+        If the data set has none.
     """
     if context.truth is None:
         raise HarmbenchError(
@@ -146,12 +151,3 @@ def require_truth(context: ApplyContext, method: str) -> Truth:
             "one does not; leave it out or use a simulated data set such as 'phantom'"
         )
     return context.truth
-
-
-def _rescan_at_own_site(cohort: Cohort, truth: Truth) -> NDArray[np.float32]:
-    keys, sites = cohort.keys, cohort.column("site")
-    out = np.empty_like(cohort.images)
-    for site in cohort.sites:
-        rows = np.flatnonzero(sites == site)
-        out[rows] = truth(site, [keys[row] for row in rows], clean=False, draw=ORACLE_DRAW)
-    return out
