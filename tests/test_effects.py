@@ -173,7 +173,7 @@ def test_unknown_ages_are_left_out_and_too_few_are_a_skip() -> None:
     result = false_effects(told(data.with_covariates(age=age), 0.0), rng())
     assert result.overall is not None and result.overall.n == 80
     age[5:] = np.nan
-    assert "leave no test" in false_effects(told(data.with_covariates(age=age), 0), rng()).reason
+    assert "cannot be tested" in false_effects(told(data.with_covariates(age=age), 0), rng()).reason
     age[:] = np.nan
     assert "known age" in false_effects(told(data.with_covariates(age=age), 0.0), rng()).reason
 

@@ -15,7 +15,7 @@ ROWS = 5
 """Number of rows for which the truth and the geometry are requested."""
 
 
-class DatasetCase:
+class _Case:
     """A data set under check. It is made and loaded once, and again if a check needs it."""
 
     def __init__(self, factory: Callable[[], Dataset]) -> None:
@@ -23,12 +23,10 @@ class DatasetCase:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data set."""
         return self.factory()
 
     @cached_property
     def cohort(self) -> Cohort:
-        """The loaded cohort."""
         return self.dataset.load()
 
 
@@ -44,23 +42,23 @@ def dataset_checks(factory: Callable[[], Dataset]) -> list[CheckResult]:
     -------
     list of CheckResult
     """
-    case = DatasetCase(factory)
+    case = _Case(factory)
     return [run(name, partial(check, case)) for name, check in CHECKS.items()]
 
 
-def _declaration(case: DatasetCase) -> None:
+def _declaration(case: _Case) -> None:
     info = case.dataset.info
     for name in ("name", "label", "summary"):
         expect(bool(getattr(info, name).strip()), f"info.{name} is empty")
 
 
-def _fingerprint(case: DatasetCase) -> None:
+def _fingerprint(case: _Case) -> None:
     first, again = case.dataset.fingerprint, case.factory().fingerprint
     expect(isinstance(first, str) and bool(first), f"the fingerprint is {first!r}, not a text")
     expect(first == again, f"the fingerprint changes: {first}, then {again}")
 
 
-def _loads(case: DatasetCase) -> None:
+def _loads(case: _Case) -> None:
     cohort = case.cohort
     expect(len(cohort) > 0, "the cohort has no rows")
     missing = [name for name in COVARIATES if name not in cohort.participants]
@@ -70,7 +68,7 @@ def _loads(case: DatasetCase) -> None:
     expect(bool(cohort.mask.any()), "all masks are empty")
 
 
-def _rows(case: DatasetCase) -> None:
+def _rows(case: _Case) -> None:
     keys, table = case.cohort.keys, case.cohort.participants
     expect(len(set(keys)) == len(keys), "two rows have the same participant, session and slice")
     named = table["site"].map(lambda site: isinstance(site, str) and bool(site))
@@ -81,19 +79,19 @@ def _rows(case: DatasetCase) -> None:
     expect(bool(ages.between(0, 120).all()), "an age is outside 0 to 120 years")
 
 
-def _sites(case: DatasetCase) -> None:
+def _sites(case: _Case) -> None:
     sites, reference = case.cohort.sites, case.dataset.reference_site
     expect(len(sites) > 1, f"there is one site, {sites}; harmonization needs two")
     expect(reference in (None, *sites), f"the reference site '{reference}' is not one of {sites}")
 
 
-def _loads_again(case: DatasetCase) -> None:
+def _loads_again(case: _Case) -> None:
     again = case.factory().load()
     expect(again.keys == case.cohort.keys, "a second load gives other rows, or another order")
     expect(np.array_equal(again.images, case.cohort.images), "a second load gives other images")
 
 
-def _truth(case: DatasetCase) -> None:
+def _truth(case: _Case) -> None:
     if not case.dataset.info.has_truth:
         raise NotApplicable("it declares no truth")
     truth, site = case.dataset.truth, case.cohort.sites[0]
@@ -106,7 +104,7 @@ def _truth(case: DatasetCase) -> None:
     expect(np.array_equal(one, reversed_rows), "the truth of a row depends on the other rows")
 
 
-def _geometry(case: DatasetCase) -> None:
+def _geometry(case: _Case) -> None:
     keys = case.cohort.keys[:ROWS]
     affines = case.dataset.geometry(keys)
     if affines is None:
@@ -114,7 +112,7 @@ def _geometry(case: DatasetCase) -> None:
     expect(affines.shape == (len(keys), 4, 4), f"the affines have shape {affines.shape}")
 
 
-CHECKS: dict[str, Callable[[DatasetCase], None]] = {
+CHECKS: dict[str, Callable[[_Case], None]] = {
     "declares itself": _declaration,
     "fingerprint is stable": _fingerprint,
     "loads a cohort": _loads,

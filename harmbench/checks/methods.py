@@ -44,7 +44,7 @@ def toy_cohort(
 
 
 @dataclass
-class MethodCase:
+class _Case:
     """A method under check. It is fitted on the cohort once, and again if a check needs it."""
 
     factory: Callable[[], Harmonizer]
@@ -58,17 +58,14 @@ class MethodCase:
 
     @cached_property
     def info(self) -> MethodInfo:
-        """The declaration of an instance."""
         return self.factory().info
 
     @cached_property
     def method(self) -> Harmonizer:
-        """The method fitted on the cohort with seed 0."""
         return self.fit(self.cohort)
 
     @cached_property
     def output(self) -> NDArray[np.float32]:
-        """The cohort harmonized by the fitted method."""
         return self.apply(self.cohort)
 
     def _context(self, seed: int) -> dict[str, Any]:
@@ -119,7 +116,7 @@ def method_checks(
     list of CheckResult
         In a fixed order. If the method cannot be fitted, only the first result.
     """
-    case = MethodCase(factory, toy_cohort() if cohort is None else cohort, truth, device)
+    case = _Case(factory, toy_cohort() if cohort is None else cohort, truth, device)
     first = run("fits and harmonizes", partial(_runs, case))
     if not first.passed:
         return [first]
@@ -152,14 +149,14 @@ def _expect_error(
     raise AssertionError(f"{what} raises no error; raise HarmbenchError")
 
 
-def _runs(case: MethodCase) -> None:
+def _runs(case: _Case) -> None:
     out = case.output
     expect(out.shape == case.cohort.images.shape, f"returns shape {out.shape}")
     expect(out.dtype == np.float32, f"returns {out.dtype}, not float32")
     expect_finite(out, "returns")
 
 
-def _declaration(case: MethodCase) -> None:
+def _declaration(case: _Case) -> None:
     info = case.info
     expect(bool(info.name and info.label and info.summary), "name, label or summary is empty")
     known = {*COVARIATES, "truth", *case.cohort.participants}
@@ -168,14 +165,14 @@ def _declaration(case: MethodCase) -> None:
     expect(case.factory().info == info, "the declarations of two new instances differ")
 
 
-def _parameters(case: MethodCase) -> None:
+def _parameters(case: _Case) -> None:
     method = case.factory()
     params = json.loads(json.dumps(method.params()))
     again = type(method)(**params).params()
     expect(json.loads(json.dumps(again)) == params, f"{params} come back as {again}")
 
 
-def _input_unchanged(case: MethodCase) -> None:
+def _input_unchanged(case: _Case) -> None:
     cohort = case.cohort
     images, mask, table = cohort.images.copy(), cohort.mask.copy(), cohort.participants.copy()
     out = case.apply(cohort, method=case.fit(cohort))
@@ -185,7 +182,7 @@ def _input_unchanged(case: MethodCase) -> None:
     expect(not np.shares_memory(out, cohort.images), "returns a view of the images of its input")
 
 
-def _deterministic(case: MethodCase) -> None:
+def _deterministic(case: _Case) -> None:
     stochastic = case.info.stochastic
     seed = 0 if stochastic else 1
     again = case.apply(case.cohort, method=case.fit(case.cohort, seed), seed=seed)
@@ -193,7 +190,7 @@ def _deterministic(case: MethodCase) -> None:
     _expect_same(again, case.output, what)
 
 
-def _global_generators(case: MethodCase) -> None:
+def _global_generators(case: _Case) -> None:
     torch = sys.modules.get("torch")
     numpy_state = _numpy_state()
     torch_state = torch.get_rng_state() if torch else None
@@ -207,24 +204,24 @@ def _numpy_state() -> str:
     return repr(np.random.get_state(legacy=False))  # noqa: NPY002 - the state under check
 
 
-def _order(case: MethodCase) -> None:
-    order = np.arange(len(case.cohort))[::-1]
-    again = case.apply(case.cohort.subset(order))
-    _expect_same(again, case.output[order], "another order of the rows")
+def _rows(case: _Case, rows: NDArray[np.intp], what: str) -> None:
+    _expect_same(case.apply(case.cohort.subset(rows)), case.output[rows], what)
 
 
-def _other_rows(case: MethodCase) -> None:
-    few = np.arange(min(7, len(case.cohort)))
-    _expect_same(case.apply(case.cohort.subset(few)), case.output[few], "leaving out other rows")
+def _order(case: _Case) -> None:
+    _rows(case, np.arange(len(case.cohort))[::-1], "another order of the rows")
 
 
-def _single_row(case: MethodCase) -> None:
+def _other_rows(case: _Case) -> None:
+    _rows(case, np.arange(min(7, len(case.cohort))), "leaving out other rows")
+
+
+def _single_row(case: _Case) -> None:
     for row in (0, len(case.cohort) - 1):
-        alone = case.apply(case.cohort.subset([row]))
-        _expect_same(alone, case.output[[row]], "leaving out all other rows")
+        _rows(case, np.array([row]), "leaving out all other rows")
 
 
-def _round_trip(case: MethodCase) -> None:
+def _round_trip(case: _Case) -> None:
     with tempfile.TemporaryDirectory() as folder:
         case.method.save(Path(folder))
         kinds = {path.suffix for path in Path(folder).rglob("*") if path.is_file()}
@@ -235,7 +232,7 @@ def _round_trip(case: MethodCase) -> None:
     _expect_same(case.apply(case.cohort, method=again), case.output, "saving and loading", 1e-6)
 
 
-def _unseen_site(case: MethodCase) -> None:
+def _unseen_site(case: _Case) -> None:
     if "site" not in case.info.harmonize_sees:
         raise NotApplicable("it does not see the site")
     sites = case.cohort.column("site").copy()
@@ -249,7 +246,7 @@ def _unseen_site(case: MethodCase) -> None:
         _expect_same(out[1:], case.output[1:], "an unseen site in another row")
 
 
-def _unknown_target(case: MethodCase) -> None:
+def _unknown_target(case: _Case) -> None:
     if case.info.targets == "any" and "site" not in case.info.fit_sees | case.info.harmonize_sees:
         raise NotApplicable("it knows no sites")
     fixed = case.info.targets == "fit"
@@ -257,7 +254,7 @@ def _unknown_target(case: MethodCase) -> None:
     _expect_error(call, "an unknown target", NO_SITE, runner_refuses=fixed)
 
 
-def _targets(case: MethodCase) -> None:
+def _targets(case: _Case) -> None:
     named = case.apply(case.cohort, case.reference)
     _expect_same(named, case.output, "naming the reference site")
     if case.info.targets == "fit":
@@ -270,14 +267,14 @@ def _targets(case: MethodCase) -> None:
         expect_finite(out, f"target '{target}' gives")
 
 
-def _unknown_reference(case: MethodCase) -> None:
+def _unknown_reference(case: _Case) -> None:
     if "site" not in case.info.fit_sees:
         raise NotApplicable("its fit does not see the site")
     call = partial(case.fit, case.cohort, reference=NO_SITE)
     _expect_error(call, "an unknown reference site", NO_SITE, runner_refuses=True)
 
 
-def _constant_voxels(case: MethodCase) -> None:
+def _constant_voxels(case: _Case) -> None:
     """Make one voxel 0 in every scan and one constant at the last site; both are in all masks."""
     images, mask = case.cohort.images.copy(), case.cohort.mask.copy()
     flat, flat_mask = images.reshape(len(images), -1), mask.reshape(len(mask), -1)
@@ -289,7 +286,7 @@ def _constant_voxels(case: MethodCase) -> None:
     expect_finite(case.apply(cohort, method=case.fit(cohort)), "constant voxels give")
 
 
-def _missing_age(case: MethodCase) -> None:
+def _missing_age(case: _Case) -> None:
     if "age" not in case.info.fit_sees | case.info.harmonize_sees:
         raise NotApplicable("it does not see the age")
     age = case.cohort.column("age").astype(np.float64).copy()
@@ -303,13 +300,13 @@ def _missing_age(case: MethodCase) -> None:
     _expect_same(out[2:], case.output[2:], "a missing age in another row")
 
 
-def _skips(case: MethodCase) -> None:
+def _skips(case: _Case) -> None:
     for space in set(get_args(Space)) - case.info.spaces:
         reason = case.factory().skip(replace(case.cohort, space=space))
         expect(bool(reason), f"does not declare '{space}' images but does not skip them")
 
 
-METHOD_CHECKS: dict[str, Callable[[MethodCase], None]] = {
+METHOD_CHECKS: dict[str, Callable[[_Case], None]] = {
     "declares itself": _declaration,
     "parameters round trip through JSON": _parameters,
     "leaves its input alone": _input_unchanged,

@@ -24,16 +24,9 @@ Floats = NDArray[np.float64]
 
 
 class People(NamedTuple):
-    """Subjects at sites (u,), without small sites.
+    """Subjects at sites (u,) with their age strata (u,), without those of small sites.
 
-    Attributes
-    ----------
-    subjects, sites, strata : ndarray, shape (u,)
-        Subject, site and age stratum. A subject scanned at two sites is two entries.
-    average : sparse array, shape (u, n)
-        Matrix that averages the rows of the cohort.
-    left_out : tuple of str
-        Sites with too few subjects.
+    A subject scanned at two sites is two entries. `average` (u, n) averages the cohort's rows.
     """
 
     subjects: NDArray

@@ -62,13 +62,7 @@ def age_mae(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     )
 
 
-@metric(
-    label="Age R²",
-    direction="higher",
-    goal=1.0,
-    range=(None, 1.0),
-    **_AGE,
-)
+@metric(label="Age R²", direction="higher", goal=1.0, range=(None, 1.0), **_AGE)
 def age_r2(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Share of the variance of age that the CNN's prediction explains: 1 - SSE / SST.
 

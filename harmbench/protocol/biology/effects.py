@@ -40,9 +40,6 @@ MODELS = {HEADLINE: ("sex",), "age + sex + site": ("sex", "site")}
 """Models of the age effect, with the columns that it is adjusted for."""
 
 
-# Arrays -----------------------------------------------------------------------------------------
-
-
 def nuisance(cohort: Cohort, columns: Sequence[str]) -> Floats:
     """Return an orthonormal basis of a constant and the levels of some columns, shape (n, rank).
 
@@ -69,19 +66,13 @@ def significant_share(y: Floats, x: Floats, adjusted: Floats, alpha: float = ALP
 
     Parameters
     ----------
-    y : ndarray, shape (n, voxels)
-    x : ndarray, shape (n,)
-        The tested regressor.
+    y, x : ndarray, shapes (n, voxels) and (n,)
+        Voxels and the tested regressor. A constant voxel is not significant.
     adjusted : ndarray, shape (n, rank)
-        Orthonormal basis of all other regressors and the constant.
+        Orthonormal basis of all other regressors and the constant. If `x` is a combination of
+        them, or there are too few scans, the result is NaN.
     alpha : float
         Level of the test.
-
-    Returns
-    -------
-    float
-        In [0, 1]; a constant voxel is not significant. NaN if there are too few scans or `x` is a
-        combination of the other regressors.
     """
     df = len(x) - adjusted.shape[1] - 1
     rest = _residual(x, adjusted)
@@ -97,15 +88,8 @@ def significant_share(y: Floats, x: Floats, adjusted: Floats, alpha: float = ALP
 def age_slopes(y: Floats, age: Floats, adjusted: Floats, weights: Floats) -> Floats:
     """Return each voxel's age slope under weights, shape (b, voxels); intensity per year.
 
-    This is weighted least squares of the voxel on age and the basis `adjusted`, for each
-    replicate, by the Frisch-Waugh-Lovell theorem.
-
-    Parameters
-    ----------
-    y : ndarray, shape (n, voxels)
-    age : ndarray, shape (n,)
-    adjusted : ndarray, shape (n, rank)
-    weights : ndarray, shape (b, n)
+    This is weighted least squares, with weights (b, n), of the voxels (n, voxels) on age (n,) and
+    the basis `adjusted` (n, rank), by the Frisch-Waugh-Lovell theorem.
     """
     rank = adjusted.shape[1]
     squares = (adjusted[:, :, None] * adjusted[:, None, :]).reshape(len(age), -1)
@@ -127,11 +111,7 @@ def _voxels(cohort: Cohort, mask: NDArray[np.bool_]) -> Floats:
 
 
 def effect_agreement(ours: Floats, truth: Floats) -> tuple[Floats, Floats]:
-    """Compare maps of slopes row by row.
-
-    Parameters
-    ----------
-    ours, truth : ndarray, shape (b, voxels)
+    """Compare maps of slopes (b, voxels) row by row.
 
     Returns
     -------
@@ -143,9 +123,6 @@ def effect_agreement(ours: Floats, truth: Floats) -> tuple[Floats, Floats]:
     pairs = zip(ours, truth, strict=True)
     correlation = np.array([weighted_correlation(b, a, one)[0] for a, b in pairs])
     return correlation, (ours * truth).sum(1) / (truth**2).sum(1)
-
-
-# False effects ----------------------------------------------------------------------------------
 
 
 @metric(
@@ -184,7 +161,8 @@ def false_effects(inputs: MetricInputs, rng: np.random.Generator) -> MetricResul
         floor.append(significant_share(before, placebo_age, adjusted))
     if not np.isfinite(shares).all():
         return MetricResult.skipped(
-            f"{len(rows)} scans of known age leave no test of a placebo beside age, sex and site"
+            f"a placebo age cannot be tested beside age, sex and site with {len(rows)} scans of "
+            "known age"
         )
     value, n = float(np.mean(shares)), len(shares)
     weights = subject_counts([f"{draw:02d}" for draw in range(n)], REPLICATES, rng)
@@ -203,9 +181,6 @@ def _first_scans(cohort: Cohort) -> Cohort:
     table = cohort.participants.reset_index(drop=True)
     ordered = table.sort_values(["participant_id", "site", "session_id", "slice"])
     return cohort.subset(np.sort(ordered.drop_duplicates("participant_id").index))
-
-
-# Effects kept -----------------------------------------------------------------------------------
 
 
 def _effects(

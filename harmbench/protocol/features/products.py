@@ -144,8 +144,6 @@ def _random_conv(device: str) -> Callable[[torch.Tensor], torch.Tensor]:
     return forward
 
 
-# Products ---------------------------------------------------------------------------------------
-
 _IMAGES = {
     "test": ("harmonized.test", "the harmonized test images"),
     "own_site": ("own_site.test", "the test images rendered to their own sites"),

@@ -54,19 +54,9 @@ def _rows_by_site(cohort: Cohort, reference_site: str) -> dict[str, NDArray[np.i
 
 
 def pair_distances(images: NDArray, rows: NDArray[np.intp]) -> Floats:
-    """Return the condensed Euclidean distances between subjects.
+    """Return the distances of `scipy.spatial.distance.pdist` between k subjects.
 
-    Parameters
-    ----------
-    images : ndarray, shape (n, *shape)
-    rows : ndarray of int, shape (k, slices)
-        Rows of each of k subjects.
-
-    Returns
-    -------
-    ndarray of float64, shape (k * (k - 1) / 2,)
-        In the order of `scipy.spatial.distance.pdist`. Subjects are read in blocks; the result is
-        the same to the last bit.
+    Subjects, with the rows (k, slices) of images (n, *shape), are read in blocks.
     """
     k, width = len(rows), 2 * image_bytes(images) * rows.shape[1]
 
@@ -77,18 +67,12 @@ def pair_distances(images: NDArray, rows: NDArray[np.intp]) -> Floats:
     parts = list(blocks(k, width))
     if len(parts) == 1:
         return pdist(vectors(parts[0]))
-    out = np.empty(k * (k - 1) // 2)
+    out = np.empty((k, k))
     for i, part in enumerate(parts):
         own = vectors(part)
         for other in parts[i:]:
-            between = cdist(own, own if other is part else vectors(other))
-            for row, found in zip(range(k)[part], between, strict=True):
-                later = max(other.start, row + 1)
-                if later < other.stop:
-                    # The pairs of all previous rows come first.
-                    at = row * k - row * (row + 1) // 2 + later - row - 1
-                    out[at : at + other.stop - later] = found[later - other.start :]
-    return out
+            out[part, other] = cdist(own, own if other is part else vectors(other))
+    return out[np.triu_indices(k, 1)]
 
 
 def _correlation(

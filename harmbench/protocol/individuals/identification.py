@@ -40,9 +40,6 @@ SUBSETS = 200
 Floats = NDArray[np.float64]
 
 
-# Entries ----------------------------------------------------------------------------------------
-
-
 class Entries(NamedTuple):
     """Subjects at sites: names (u,), rows of the cohort (u, slices), ages and sexes (u,)."""
 
@@ -75,20 +72,11 @@ def entries(cohort: Cohort) -> Entries:
     )
 
 
-# Galleries --------------------------------------------------------------------------------------
-
-
 class Match(NamedTuple):
-    """Probes (p,) compared with gallery entries (g,).
+    """Root mean square differences (p, g) of probes from gallery entries, and their candidates.
 
-    Attributes
-    ----------
-    distances : ndarray, shape (p, g)
-        Root mean square difference over voxels.
-    own : ndarray of int, shape (p,)
-        Gallery entry of the probe's own subject.
-    others : ndarray of int, shape (p, l)
-        Gallery entries of other subjects, see `similar_people`.
+    These are the gallery entries of the probe's own subject (p,) and of others (p, l), see
+    `similar_people`.
     """
 
     distances: Floats
@@ -99,10 +87,8 @@ class Match(NamedTuple):
 def similar_people(probes: Entries, gallery: Entries) -> NDArray[np.intp]:
     """Return the other subjects of each probe's sex within `AGE_RANGE`, nearest in age first.
 
-    Returns
-    -------
-    ndarray of int, shape (p, l)
-        Positions in the gallery, filled up with -1. A probe of unknown age or sex has no others.
+    They are positions in the gallery (p, l), filled up with -1. A probe of unknown age or sex has
+    none.
     """
     gap = np.abs(probes.ages[:, None] - gallery.ages)
     similar = (
@@ -127,11 +113,7 @@ class Identified(NamedTuple):
 def identify(match: Match, present: NDArray[np.bool_] | None = None) -> Identified:
     """Find each probe's own subject among it and the `GALLERY` - 1 others nearest in age.
 
-    Parameters
-    ----------
-    match : Match
-    present : ndarray of bool, shape (g,), optional
-        Entries that may be in a gallery; all by default.
+    Only entries that are `present` (g,) may be in a gallery; all by default.
 
     Returns
     -------
@@ -211,9 +193,6 @@ def _reached(others: NDArray[np.intp], present: NDArray[np.bool_]) -> NDArray[np
             return near
         reach *= 2
     return others
-
-
-# Metrics ----------------------------------------------------------------------------------------
 
 
 def _result(

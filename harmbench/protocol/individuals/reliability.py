@@ -43,23 +43,11 @@ _FLAT = 1e-10
 Floats = NDArray[np.float64]
 
 
-# Regions ----------------------------------------------------------------------------------------
-
-
 def regions(mask: NDArray[np.bool_], parts: int = PARTS) -> NDArray[np.intp]:
-    """Return the number of each voxel's region.
+    """Return the number of each voxel's region in the union of the scans' masks, same shape.
 
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (*shape)
-        Union of the scans' masks.
-    parts : int
-        Number of blocks along each axis; with one axis every entry is a block.
-
-    Returns
-    -------
-    ndarray of int, shape (*shape)
-        Numbers from 0 without gaps; -1 outside the mask and in blocks less than half inside.
+    There are `parts` blocks along each axis; with one axis every entry is a block. The numbers
+    start from 0 without gaps, and are -1 outside the mask and in blocks less than half inside.
     """
     if mask.ndim == 1:
         parts = len(mask)
@@ -83,9 +71,6 @@ def regional_means(images: NDArray, numbers: NDArray[np.intp]) -> Floats:
     for rows in blocks(len(images), 4 * image_bytes(images)):
         means[rows] = (weights @ images[rows].reshape(-1, flat.size).T.astype(np.float64)).T
     return means
-
-
-# REML -------------------------------------------------------------------------------------------
 
 
 class _Sums(NamedTuple):
@@ -180,9 +165,6 @@ def _deviance(icc: Floats, sums: _Sums) -> Floats:
     rest = np.maximum(sums.within + between, np.finfo(float).tiny)
     log_det = (counts * np.log(inflation)).sum(0) + np.linalg.slogdet(fixed)[1]
     return df * np.log(rest) + log_det
-
-
-# The metric -------------------------------------------------------------------------------------
 
 
 class _Ratings(NamedTuple):

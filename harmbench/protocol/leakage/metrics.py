@@ -32,16 +32,10 @@ NO_CHANGE = "the ages of the test part cannot be permuted: no site has two known
 ON_OWN_IMAGES = "calibrated on harmonized images: a leak of k reads k / (1 + k)"
 
 
-# Products ---------------------------------------------------------------------------------------
-
-
 def make_age_readings(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
-    """Predict the age from the images harmonized under placebo ages with the cell's age probe.
+    """Predict the age from images harmonized under placebo ages with the cell's age probe.
 
-    Returns
-    -------
-    dict of str to ndarray
-        ``"placebo"``, shape (draws, n_test), years; ``"predicted"``, shape (draws, seeds, n_test).
+    Returns ``"placebo"`` (draws, n_test) and ``"predicted"`` (draws, seeds, n_test), years.
     """
     draws = [inputs.cohort(name) for name in AGES]
     predicted = [_predicted("age", inputs, images, context) for images in draws]
@@ -50,12 +44,9 @@ def make_age_readings(inputs: MetricInputs, context: ProductContext) -> dict[str
 
 
 def make_sex_readings(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
-    """Predict the sex from the images harmonized under the swapped sex with the cell's sex probe.
+    """Predict the sex from images harmonized under the swapped sex with the cell's sex probe.
 
-    Returns
-    -------
-    dict of str to ndarray
-        ``"predicted"``, shape (seeds, n_test, classes): probabilities.
+    Returns the probabilities ``"predicted"`` (seeds, n_test, classes).
     """
     return {"predicted": _predicted("sex", inputs, inputs.cohort(placebo.BOTH), context)}
 
@@ -63,10 +54,7 @@ def make_sex_readings(inputs: MetricInputs, context: ProductContext) -> dict[str
 def make_calibration(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
     """Predict the age from the true images at the reference site with the cell's age probe.
 
-    Returns
-    -------
-    dict of str to ndarray
-        ``"predicted"``, shape (seeds, n_test): years.
+    Returns ``"predicted"`` (seeds, n_test), years.
     """
     return {"predicted": _predicted("age", inputs, inputs.cohort("truth.test"), context)}
 
@@ -83,8 +71,6 @@ def _predicted(
         return apply_probe(probe, task, images.images, context.device)
 
 
-# Metrics ----------------------------------------------------------------------------------------
-
 _AGE = {
     "axis": "leakage",
     "level": "core",
@@ -93,16 +79,7 @@ _AGE = {
     "needs": ("leakage.age", "probe.age", "raw.test"),
 }
 _ORDER = (
-    (
-        "oracle",
-        "identity",
-        "site-shift",
-        "histogram",
-        "mean-image",
-        "blur",
-        "shuffle",
-        "combat-nocov",
-    ),
+    tuple("oracle identity site-shift histogram mean-image blur shuffle combat-nocov".split()),
 )
 """Controls that receive neither age nor sex: all have a leakage of 0."""
 
@@ -140,15 +117,15 @@ def _age_leakage(inputs: MetricInputs, rng: np.random.Generator, absolute: bool)
         )
         for own in at_site
     ]
-    values = np.array([slope.value for slope in slopes])
-    replicates = np.stack([slope.replicates for slope in slopes], axis=1)
+    values = np.array([value for value, _ in slopes])
+    replicates = np.stack([replicates for _, replicates in slopes], axis=1)
     has_truth = "calibration.age" in inputs
     if change[:, :, rows].any():
         known = inputs.arrays("calibration.age")["predicted"] if has_truth else under_truth
-        scale, reason = calibration(np.asarray(known, np.float64), age, rows, resampler)
+        scale, scales, reason = calibration(np.asarray(known, np.float64), age, rows, resampler)
         if reason:
             return MetricResult.skipped(reason)
-        values, replicates = values / scale.value, replicates / scale.replicates[:, None]
+        values, replicates = values / scale, replicates / scales[:, None]
     if absolute:
         values, replicates = np.abs(values), np.abs(replicates)
     groups = {

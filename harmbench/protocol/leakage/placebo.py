@@ -39,27 +39,22 @@ def concerns(name: str, sees: Collection[str]) -> bool:
 
 
 def with_placebo(cohort: Cohort, name: str, *stream: str | int) -> Cohort:
-    """Return the cohort with the placebo covariates in additional columns.
+    """Return the cohort with the columns ``placebo_age`` (years) and, for `BOTH`, ``placebo_sex``.
 
     Parameters
     ----------
     cohort : Cohort
-        Any part, with ``site`` and the covariates.
+        Any part, with ``site`` and the covariates. A placebo is missing if the truth is.
     name : str
         One of `NAMES`.
     *stream : str or int
         Names of the data and of the fold; the draw depends on them and on `name`.
-
-    Returns
-    -------
-    Cohort
-        With ``placebo_age`` (years) and, for `BOTH`, ``placebo_sex``; missing if the truth is.
     """
     rng = rng_from("placebo age", *stream, name.rpartition(".")[2])
     if name != BOTH:
-        return cohort.with_covariates(placebo_age=permuted_ages(cohort, rng, ["site"]))
+        return cohort.with_covariates(placebo_age=_permuted_ages(cohort, rng, ["site"]))
     return cohort.with_covariates(
-        placebo_age=permuted_ages(cohort, rng, ["site", "sex"]),
+        placebo_age=_permuted_ages(cohort, rng, ["site", "sex"]),
         placebo_sex=cohort.participants["sex"].map(OTHER_SEX),
     )
 
@@ -70,25 +65,12 @@ def replace_covariates(cohort: Cohort, name: str) -> Cohort:
     return cohort.with_covariates(**{one: table[f"placebo_{one}"] for one in columns(name)})
 
 
-def permuted_ages(cohort: Cohort, rng: np.random.Generator, within: Sequence[str]) -> pd.Series:
-    """Return ages permuted between the subjects of each site, or of each site and sex.
+def _permuted_ages(cohort: Cohort, rng: np.random.Generator, within: Sequence[str]) -> pd.Series:
+    """Return the ages permuted between the subjects of each site, or of each site and sex; years.
 
     All rows of a subject at a site change together: its youngest row receives the lowest age of
-    the other subject, and the time between its sessions is kept.
-
-    Parameters
-    ----------
-    cohort : Cohort
-        Its images are not read.
-    rng : numpy Generator
-        The draw depends on the set of rows, not on their order.
-    within : sequence of str
-        ``["site"]`` or ``["site", "sex"]``.
-
-    Returns
-    -------
-    Series of float, length n
-        Years; NaN if the age is missing.
+    the other subject, and the time between its sessions is kept. The draw depends on the set of
+    rows, not on their order.
     """
     table = cohort.participants.astype({"age": float})
     table = table.assign(sex=table["sex"].where(table["sex"].notna(), "missing"))

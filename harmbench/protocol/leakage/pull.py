@@ -30,11 +30,8 @@ MIN_DIFFERENCE = 1.0
 def make_readings(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
     """Predict the age from the harmonized and the true images with the oracle's age probe.
 
-    Returns
-    -------
-    dict of str to ndarray
-        ``"harmonized"`` and ``"truth"``, shape (seeds, n_test), years; the probe's
-        ``"training_loss"``.
+    Returns ``"harmonized"`` and ``"truth"`` (seeds, n_test), years, and the probe's
+    ``"training_loss"``.
     """
     from harmbench.training.process_state import threads
 
@@ -49,15 +46,10 @@ def make_readings(inputs: MetricInputs, context: ProductContext) -> dict[str, ND
 
 
 def distance_to_reference(fit: Cohort, test: Cohort, reference_site: str) -> Floats:
-    """Return the mean age of the reference site minus that of each test scan's site.
+    """Return the mean age of the reference site minus that of each test scan's site, (n_test,).
 
-    The means are taken over the subjects that the methods were fitted on, because this population
-    causes the pull.
-
-    Returns
-    -------
-    ndarray, shape (n_test,)
-        Years; NaN if no age is known at the scan's site or at the reference site.
+    The means, in years, are taken over the subjects that the methods were fitted on, because this
+    population causes the pull. They are NaN for sites without known ages.
     """
     ages = fit.participants.astype({"age": float}).groupby(["site", "participant_id"])["age"].mean()
     means = ages.groupby(level="site").mean()
@@ -96,12 +88,12 @@ def population_pull(inputs: MetricInputs, rng: np.random.Generator) -> MetricRes
     resampler = Resampler(test, len(ours), rng)
     change, age = ours - truth, test.column("age").astype(np.float64)
     weights = resampler.rows[:, rows]
-    raw = replicated_slope(distance[rows], change[:, rows], weights, resampler.seeds)
-    scale, reason = calibration(truth, age, rows, resampler)
+    raw, replicates = replicated_slope(distance[rows], change[:, rows], weights, resampler.seeds)
+    scale, scales, reason = calibration(truth, age, rows, resampler)
     if reason:
         return MetricResult.skipped(reason)
-    replicates = raw.replicates / scale.replicates
-    overall = resampler.estimate(raw.value / scale.value, replicates, rows)
+    replicates = replicates / scales
+    overall = resampler.estimate(raw / scale, replicates, rows)
     names = np.unique(resampler.sites[rows])
     at = [rows & (resampler.sites == name) for name in names]
     by_site = np.array([[distance[own][0], change[:, own].mean()] for own in at])
@@ -113,8 +105,8 @@ def population_pull(inputs: MetricInputs, rng: np.random.Generator) -> MetricRes
             "sites": names,
             "distance": by_site[:, 0],
             "change": by_site[:, 1],
-            "uncalibrated": np.asarray(raw.value),
-            "calibration": np.asarray(scale.value),
+            "uncalibrated": np.asarray(raw),
+            "calibration": np.asarray(scale),
         },
         note="; ".join(filter(None, (underfit_note(readings), _scatter_note(overall, by_site)))),
     )

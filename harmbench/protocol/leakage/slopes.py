@@ -7,8 +7,6 @@ images of known age.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,29 +14,15 @@ from harmbench.protocol.resampled import Floats, Resampler
 from harmbench.stats import over_seeds, percentile_interval
 
 
-class Replicated(NamedTuple):
-    """A value averaged over the probe seeds, and its replicates (b,)."""
-
-    value: float
-    replicates: Floats
-
-
 def weighted_slope(x: Floats, y: Floats, weights: Floats, groups: NDArray | None = None) -> Floats:
-    """Return the least-squares slopes of y on x, with an intercept for each group.
+    """Return the least-squares slopes of y on x, with an intercept for each group; (b, s).
 
     Parameters
     ----------
-    x : ndarray, shape (n,)
-    y : ndarray, shape (s, n)
-        One row per probe seed.
-    weights : ndarray, shape (b, n)
+    x, y, weights : ndarray, shapes (n,), (s, n), (b, n)
+        One row of `y` per probe seed. The slope is NaN if `x` does not vary within groups.
     groups : ndarray, shape (n,), optional
         Without groups there is one intercept.
-
-    Returns
-    -------
-    ndarray, shape (b, s)
-        NaN if x does not vary within groups.
     """
     labels = np.zeros(len(x)) if groups is None else groups
     member = (labels[:, None] == np.unique(labels)).astype(float)
@@ -60,27 +44,25 @@ def weighted_slope(x: Floats, y: Floats, weights: Floats, groups: NDArray | None
 
 def replicated_slope(
     x: Floats, y: Floats, weights: Floats, seeds: Floats, groups: NDArray | None = None
-) -> Replicated:
-    """Return a slope averaged over the probe seeds, and its replicates.
+) -> tuple[float, Floats]:
+    """Return a slope averaged over the probe seeds, and its replicates (b,).
 
     `seeds` are the weights of the probe seeds (b, s); see `weighted_slope` for the others.
     """
     one = weighted_slope(x, y, np.ones((1, len(x))), groups)
     many = weighted_slope(x, y, weights, groups)
-    return Replicated(one.mean(1)[0], over_seeds(many, seeds))
+    return float(one.mean(1)[0]), over_seeds(many, seeds)
 
 
 def calibration(
     predicted: Floats, age: Floats, rows: NDArray[np.bool_], resampler: Resampler
-) -> tuple[Replicated, str]:
-    """Return the slope of a probe's predictions on the true age, within sites.
+) -> tuple[float, Floats, str]:
+    """Return the slope of a probe's predictions on the true age, within sites, and any problem.
 
     Parameters
     ----------
-    predicted : ndarray, shape (s, n)
-        Predicted ages of images of known age, years.
-    age : ndarray, shape (n,)
-        True ages, years.
+    predicted, age : ndarray, shapes (s, n) and (n,)
+        Predicted and true ages, years.
     rows : ndarray of bool, shape (n,)
         Rows to use.
     resampler : Resampler
@@ -88,17 +70,18 @@ def calibration(
 
     Returns
     -------
-    slope : Replicated
+    slope, replicates : float, ndarray of shape (b,)
     reason : str
         Why nothing can be divided by the slope, ``""`` if it can.
     """
     weights, sites = resampler.rows[:, rows], resampler.sites[rows]
-    slope = replicated_slope(age[rows], predicted[:, rows], weights, resampler.seeds, sites)
-    low, high = percentile_interval(slope.replicates)
-    if slope.value > 0 and low > 0:
-        return slope, ""
-    return slope, (
+    slope, replicates = replicated_slope(
+        age[rows], predicted[:, rows], weights, resampler.seeds, sites
+    )
+    low, high = percentile_interval(replicates)
+    reason = (
         "the age probe does not read age from the images it is calibrated on (slope "
-        f"{slope.value:.2f}, 95 % interval {low:.2f} to {high:.2f}), so its predictions cannot be "
+        f"{slope:.2f}, 95 % interval {low:.2f} to {high:.2f}), so its predictions cannot be "
         "converted to years"
     )
+    return slope, replicates, "" if slope > 0 and low > 0 else reason

@@ -47,13 +47,7 @@ square, so that rounding errors are not amplified."""
 
 
 def probe_config(values: Mapping[str, Any]) -> ProbeConfig:
-    """Return the default budget with some fields replaced.
-
-    Raises
-    ------
-    HarmbenchError
-        If a name is not a field of `harmbench.protocol.probes.network.ProbeConfig`.
-    """
+    """Return the default budget with some fields replaced; unknown names raise an error."""
     from harmbench.protocol.probes.network import ProbeConfig
 
     known = [field.name for field in fields(ProbeConfig)]

@@ -44,9 +44,6 @@ SPLITS = 200
 FLOOR_SPLITS = 10
 
 
-# Distances of arrays ----------------------------------------------------------------------------
-
-
 def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     r"""Return the Frechet distance between Gaussians fitted to two samples, in float64.
 
@@ -89,9 +86,6 @@ def _root(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return R with ``R^T R`` = covariance of `x`, with as few rows as n and d allow."""
     centered = (x - x.mean(0)) / np.sqrt(len(x) - 1)
     return linalg.qr(centered, mode="r")[0][: x.shape[1]] if len(x) > x.shape[1] else centered
-
-
-# Samples of subjects ----------------------------------------------------------------------------
 
 
 def _halves(
@@ -189,8 +183,6 @@ def _reconstruction(inputs: MetricInputs, extractor: str, rng: np.random.Generat
     return _frechet(rendered, real, rng, paired=True)
 
 
-# Declarations -----------------------------------------------------------------------------------
-
 _PREFIXES = {"inception": ("fid", "arXiv:1706.08500"), "random-conv": ("fd", "arXiv:2002.09797")}
 """Prefix of the metrics of each extractor, and their source."""
 
@@ -201,68 +193,59 @@ def _needs_own(extractor: str) -> tuple[str, ...]:
 
 
 def _declared(
-    extractor: str,
     name: str,
     distance: Callable[[MetricInputs, str, np.random.Generator], MetricResult],
     summary: str,
     order: tuple[tuple[str, ...], ...] = (),
-) -> Metric:
-    """Declare a distance for the features of one extractor."""
-    prefix, doi = _PREFIXES[extractor]
-    if extractor != "inception":
-        summary = f"`fid_{name}` on features of a fixed random network."
+) -> list[Metric]:
+    """Declare a distance for the features of each extractor."""
 
-    @metric(
-        name=f"{prefix}_{name}",
-        label=f"{prefix.upper()} {name}",
-        summary=summary,
-        axis="quality",
-        level="five",
-        direction="lower",
-        goal=0.0,
-        range=(0.0, None),
-        min_n=100,
-        needs=_needs_own(extractor) if distance is _reconstruction else needs(extractor),
-        wants=(f"oracle:features.{extractor}.test",) if distance is _reference else (),
-        expected_order=order,
-        extractor=extractor,
-        doi=doi,
-    )
-    def compute(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-        return distance(inputs, extractor, rng)
+    def declared(extractor: str) -> Metric:
+        prefix, doi = _PREFIXES[extractor]
 
-    return compute
+        @metric(
+            name=f"{prefix}_{name}",
+            label=f"{prefix.upper()} {name}",
+            summary=summary
+            if extractor == "inception"
+            else f"`fid_{name}` on features of a fixed random network.",
+            axis="quality",
+            level="five",
+            direction="lower",
+            goal=0.0,
+            range=(0.0, None),
+            min_n=100,
+            needs=_needs_own(extractor) if distance is _reconstruction else needs(extractor),
+            wants=(f"oracle:features.{extractor}.test",) if distance is _reference else (),
+            expected_order=order,
+            extractor=extractor,
+            doi=doi,
+        )
+        def compute(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
+            return distance(inputs, extractor, rng)
+
+        return compute
+
+    return [declared(extractor) for extractor in _PREFIXES]
 
 
 # The variant closest to the paper's. Unchanged images are best by construction.
-fid_pooled, fd_pooled = (
-    _declared(
-        extractor,
-        "pooled",
-        _pooled,
-        "Distance of harmonized test images to real, unharmonized images of other subjects at all "
-        "sites.",
-        (("identity",), ("mean-image",)),
-    )
-    for extractor in _PREFIXES
+fid_pooled, fd_pooled = _declared(
+    "pooled",
+    _pooled,
+    "Distance of harmonized test images to real, unharmonized images of other subjects at all "
+    "sites.",
+    (("identity",), ("mean-image",)),
 )
 # It also depends on the ages of the populations: compare it with the target and the floors.
-fid_reference, fd_reference = (
-    _declared(
-        extractor,
-        "reference",
-        _reference,
-        "Distance of harmonized test images to real images of others at the reference site.",
-        REFERENCE_ORDER,
-    )
-    for extractor in _PREFIXES
+fid_reference, fd_reference = _declared(
+    "reference",
+    _reference,
+    "Distance of harmonized test images to real images of others at the reference site.",
+    REFERENCE_ORDER,
 )
-fid_reconstruction, fd_reconstruction = (
-    _declared(
-        extractor,
-        "reconstruction",
-        _reconstruction,
-        "Distance of test images rendered to their own site to the original images.",
-    )
-    for extractor in _PREFIXES
+fid_reconstruction, fd_reconstruction = _declared(
+    "reconstruction",
+    _reconstruction,
+    "Distance of test images rendered to their own site to the original images.",
 )

@@ -28,12 +28,7 @@ def make_floor(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArr
 
     The model is a class-balanced logistic regression on a cubic spline of the age and on the sex.
     With 420 scans and simulated covariates it is closer to the optimal classifier than gradient
-    boosting.
-
-    Returns
-    -------
-    dict of str to ndarray
-        ``"predicted"``, shape (n_test,): names of sites.
+    boosting. Returns the names of the sites, ``"predicted"`` (n_test,).
     """
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
@@ -60,12 +55,7 @@ def _covariates(cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame({"age": cohort.column("age").astype(float), "sex": sex})
 
 
-_DECLARED = {
-    "axis": "site removal",
-    "level": "five",
-    "direction": "target",
-    "min_n": MIN_N,
-}
+_DECLARED = {"axis": "site removal", "level": "five", "direction": "target", "min_n": MIN_N}
 
 
 @metric(

@@ -64,9 +64,6 @@ Kinds = dict[str, tuple[NDArray, NDArray]]
 """Predictions (seeds, n_test) and validation accuracies (seeds,) of each kind."""
 
 
-# Probes -----------------------------------------------------------------------------------------
-
-
 def _linear_probe(seed: int, x: NDArray) -> ClassifierMixin:
     """Return a logistic regression on whitened principal components, at most 100, for rows (n, d).
 
@@ -194,9 +191,6 @@ def _accuracy(truth: NDArray, predicted: NDArray) -> float:
     return unweighted(balanced_accuracy_of(truth, predicted[None]), np.ones(len(truth), bool))
 
 
-# Metrics ----------------------------------------------------------------------------------------
-
-
 def _result(
     inputs: MetricInputs,
     predicted: NDArray,
@@ -302,32 +296,27 @@ def site_bacc_fitset(inputs: MetricInputs, rng: np.random.Generator) -> MetricRe
     return replace(result, floors=floors, note=underfit_note(arrays))
 
 
-_READS = ("seeds", "threads", "device", "probe")
+_product = partial(Product, min_n=20, reads=("seeds", "threads", "device", "probe"))
 
 PRODUCTS = (
-    Product(
-        name=KINDS,
-        needs=("harmonized.probe", "harmonized.test"),
+    _product(
+        KINDS,
+        ("harmonized.probe", "harmonized.test"),
+        make_kinds,
         wants=(CNN,),
-        make=make_kinds,
-        min_n=20,
-        reads=_READS,
         summary="the site predicted by a linear probe, by boosted trees and by the CNN",
     ),
-    Product(
-        name=REFERENCE,
-        needs=("harmonized.probe", "harmonized.test"),
-        make=make_reference,
-        min_n=20,
-        reads=_READS,
+    _product(
+        REFERENCE,
+        ("harmonized.probe", "harmonized.test"),
+        make_reference,
         summary="the reference site or the rest, predicted by a linear probe and by boosted trees",
     ),
-    Product(
-        name=FITSET,
-        needs=("harmonized.fit", "harmonized.test"),
-        make=make_fitset,
+    _product(
+        FITSET,
+        ("harmonized.fit", "harmonized.test"),
+        make_fitset,
         min_n=MIN_N,
-        reads=_READS,
         summary="as `probe.site`, trained on the harmonized fit part",
     ),
 )

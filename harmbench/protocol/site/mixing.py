@@ -101,9 +101,6 @@ def ilisi(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     )
 
 
-# MMD --------------------------------------------------------------------------------------------
-
-
 def unbiased_mmd(
     rows: Iterable[tuple[slice, NDArray, NDArray]], samples: list[tuple[ArrayLike, ArrayLike]]
 ) -> list[Floats]:
@@ -118,12 +115,7 @@ def unbiased_mmd(
         Blocks of rows: their slice, their kernel values (rows, n), and which pairs are allowed
         (rows, n), without the diagonal.
     samples : list of pair of array_like of bool, shape (b, n)
-        Rows of the first and of the second sample.
-
-    Returns
-    -------
-    list of ndarray, shape (b,)
-        May be negative.
+        Rows of the first and of the second sample. Each pair gives an array (b,).
     """
     sets = [tuple(np.asarray(one, np.float64) for one in pair) for pair in samples]
     sums = [np.zeros((3, 2, len(x))) for x, _ in sets]
@@ -205,7 +197,7 @@ def mmd(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         target = float(between(ORACLE).of_parts([everyone])[0].mean())
     n = len(np.unique(people.subjects))
     overall, replicates = _halved(values.mean(), first.mean(1), second.mean(1), n)
-    apart = int((holm(p) < 0.05).sum())
+    different = int((holm(p) < 0.05).sum())
     return MetricResult(
         overall=overall,
         groups={
@@ -216,7 +208,7 @@ def mmd(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         floors={SHUFFLED: floor},
         replicates=replicates,
         arrays={"sites": np.array(others), "p": p},
-        note=people.note(f"apart beyond age at {apart} of {len(others)} sites"),
+        note=people.note(f"different beyond age at {different} of {len(others)} sites"),
     )
 
 

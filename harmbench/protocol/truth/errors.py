@@ -36,9 +36,6 @@ MIN_MSE = 1e-10
 """Lower limit of mean squared errors, so that equal images have 100 dB instead of infinity."""
 
 
-# Errors of arrays -------------------------------------------------------------------------------
-
-
 def _mean_in_mask(values: NDArray, mask: NDArray) -> Floats:
     axes = tuple(range(1, values.ndim))
     return values.sum(axis=axes, where=mask, dtype=np.float64) / mask.sum(axis=axes)
@@ -68,9 +65,6 @@ def masked_ssim(images: NDArray, truth: NDArray, mask: NDArray) -> Floats:
     return _mean_in_mask(np.array(maps), mask)
 
 
-# The metrics ------------------------------------------------------------------------------------
-
-
 def scans_at_reference(
     cohort: Cohort, reference_site: str, within: float = REPEAT_WITHIN
 ) -> Cohort:
@@ -90,24 +84,17 @@ def scans_at_reference(
     Cohort
         The same rows; the image of a row without a counterpart is NaN.
     """
-    there: dict[tuple[str, int], list[int]] = {}
-    for row, key in sorted(enumerate(cohort.keys), key=lambda item: item[1]):
-        if key.site == reference_site:
-            there.setdefault((key.participant_id, key.slice), []).append(row)
-    pairs = [
-        (row, partner)
-        for row, key in enumerate(cohort.keys)
-        for partner in reversed(there.get((key.participant_id, key.slice), []))
-    ]
-    table = cohort.participants
-    ours, theirs = ([pair[i] for pair in pairs] for i in (0, 1))
-    near = days_apart(table.iloc[ours], table.iloc[theirs]) <= within
-    partners = {row: partner for (row, partner), kept in zip(pairs, near, strict=True) if kept}
-    if not partners:  # a broadcast NaN needs no memory
+    table = cohort.participants.assign(row=np.arange(len(cohort)))
+    there = table[table["site"] == reference_site].sort_values("session_id", kind="stable")
+    unit = ["participant_id", "slice"]
+    pairs = table[[*unit, "row"]].merge(there[[*unit, "row"]], on=unit)
+    near = days_apart(table.iloc[pairs["row_x"]], table.iloc[pairs["row_y"]]) <= within
+    pairs = pairs[near].drop_duplicates("row_x")
+    if pairs.empty:  # a broadcast NaN needs no memory
         nothing = np.broadcast_to(np.float32(np.nan), cohort.images.shape)
         return replace(cohort, images=nothing)
     images = np.full(cohort.images.shape, np.nan, dtype=np.float32)
-    for row, partner in partners.items():
+    for row, partner in zip(pairs["row_x"], pairs["row_y"], strict=True):
         images[row] = cohort.images[partner]
     return replace(cohort, images=images)
 

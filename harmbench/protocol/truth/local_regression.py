@@ -30,7 +30,7 @@ def fit_local(
     Returns
     -------
     ndarray of float32, shape (height, width, side * side + CURVED + 1)
-        Weights of the neighborhood, row by row, and of the nonlinear features, and a constant.
+        Weights of the neighborhood and of the nonlinear features, and a constant.
     """
     windows = _windows(images, side)
     change = answers.astype(np.float64) - images

@@ -110,13 +110,7 @@ class Dose(Oracle):
     def harmonize(
         self, cohort: Cohort, target: str | None = None, *, context: ApplyContext
     ) -> NDArray[np.float32]:
-        """Return the mixtures, shape (n, *shape).
-
-        Raises
-        ------
-        HarmbenchError
-            If the data set has no truth.
-        """
+        """Return the mixtures, shape (n, *shape)."""
         rescans = super().harmonize(cohort, target, context=context)
         share = np.float32(self.alpha)
         return share * cohort.images + (1 - share) * rescans
@@ -138,13 +132,7 @@ def dose_three_quarters() -> Dose:
 
 
 def require_truth(context: ApplyContext, method: str) -> Truth:
-    """Return the simulated truth.
-
-    Raises
-    ------
-    HarmbenchError
-        If the data set has none.
-    """
+    """Return the simulated truth, or raise a `HarmbenchError` if the data set has none."""
     if context.truth is None:
         raise HarmbenchError(
             f"{method} needs a data set that knows each subject's scan at every site, and this "
