@@ -137,7 +137,7 @@ def double(self, cohort, target=None, *, context):
 
 
 PLANTED = {
-    "leaves its input alone": {"harmonize": in_place},
+    "input is not changed": {"harmonize": in_place},
     "other rows do not matter": {"harmonize": batch_mean},
     "a single row works": {"harmonize": batch_mean},
     "order of rows does not matter": {"harmonize": by_position},
@@ -168,10 +168,10 @@ def test_a_sound_method_has_no_failures_and_further_faults_are_found():
 
 def test_a_view_of_the_input_and_a_wrong_declaration_are_found():
     view = type("View", (Identity,), {"harmonize": lambda s, c, t=None, *, context: c.images})
-    assert "view" in failures(method_checks(view))["leaves its input alone"]
+    assert "view" in failures(method_checks(view))["input is not changed"]
     info = replace(Identity().info, fit_sees=frozenset({"agee"}), label="")
     wrong = type("Wrong", (Identity,), {"info": property(lambda self: info)})
-    assert "label" in failures(method_checks(wrong))["declares itself"]
+    assert "label" in failures(method_checks(wrong))["declaration is complete"]
 
 
 def test_a_method_that_chokes_on_missing_age_is_found():
@@ -216,20 +216,20 @@ def test_anchors_on_real_data_may_be_floors():
     assert failures(results) == {}
 
 
-REAL = "anchors on real data can be had"
+REAL = "anchors for real data exist"
 
 
 @pytest.mark.parametrize(
     ("check", "changes"),
     [
         ("name is the registered one", {"name": "other"}),
-        ("label and summary are there", {"summary": " "}),
+        ("label and summary are given", {"summary": " "}),
         ("level, axis and direction are known", {"level": "six"}),
         ("level, axis and direction are known", {"direction": "up"}),
         ("range and goal agree with the direction", {"goal": 1.5}),
         ("range and goal agree with the direction", {"goal": 0.0}),
         ("range and goal agree with the direction", {"range": (1.0, 0.0)}),
-        ("version and least n are positive", {"min_n": 0}),
+        ("version and min_n are positive", {"min_n": 0}),
         ("products are known", {"needs": ("harmonised.test",)}),
         ("products are known", {"wants": ("harmonized.test",)}),
         ("controls are known", {"anchors": ("identity", "orakle")}),

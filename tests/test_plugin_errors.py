@@ -217,11 +217,11 @@ COUNT = itertools.count()
 BROKEN = {
     "fingerprint is stable": {"fingerprint": property(lambda self: str(next(COUNT)))},
     "loads a cohort": {"load": lambda self, progress=None: ToyDataset().load().only({"site"})},
-    "rows are named and clean": {
+    "rows are valid": {
         "load": lambda self, progress=None: ToyDataset().load().subset([0, 0, 1, 2])
     },
     "sites and reference site": {"reference_site": "nowhere"},
-    "loads the same again": {
+    "a second load is equal": {
         "load": lambda self, progress=None: ToyDataset(seed=next(COUNT)).load()
     },
     "truth is repeatable": {"truth": lambda self, site, keys, **which: np.zeros((5, 16, 16))},

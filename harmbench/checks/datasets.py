@@ -113,12 +113,12 @@ def _geometry(case: _Case) -> None:
 
 
 CHECKS: dict[str, Callable[[_Case], None]] = {
-    "declares itself": _declaration,
+    "declaration is complete": _declaration,
     "fingerprint is stable": _fingerprint,
     "loads a cohort": _loads,
-    "rows are named and clean": _rows,
+    "rows are valid": _rows,
     "sites and reference site": _sites,
-    "loads the same again": _loads_again,
+    "a second load is equal": _loads_again,
     "truth is repeatable": _truth,
-    "geometry has its shape": _geometry,
+    "geometry has the right shape": _geometry,
 }

@@ -307,9 +307,9 @@ def _skips(case: _Case) -> None:
 
 
 METHOD_CHECKS: dict[str, Callable[[_Case], None]] = {
-    "declares itself": _declaration,
+    "declaration is complete": _declaration,
     "parameters round trip through JSON": _parameters,
-    "leaves its input alone": _input_unchanged,
+    "input is not changed": _input_unchanged,
     "same seed, same result": _deterministic,
     "no global random numbers": _global_generators,
     "order of rows does not matter": _order,

@@ -41,17 +41,17 @@ def metric_checks(
         "name is the registered one": lambda: expect(
             name in (None, info.name), f"declared '{info.name}', registered '{name}'"
         ),
-        "label and summary are there": lambda: expect(
+        "label and summary are given": lambda: expect(
             bool(info.label.strip() and info.summary.strip()), "label or summary is empty"
         ),
         "level, axis and direction are known": lambda: _choices(info),
         "range and goal agree with the direction": lambda: _goal_in_range(info),
-        "version and least n are positive": lambda: expect(
+        "version and min_n are positive": lambda: expect(
             info.version >= 1 and info.min_n >= 1, f"version {info.version}, min_n {info.min_n}"
         ),
         "products are known": lambda: _known_products(info, products),
         "controls are known": lambda: _known_controls(info, methods),
-        "anchors on real data can be had": lambda: _real_anchors(info, methods),
+        "anchors for real data exist": lambda: _real_anchors(info, methods),
     }
     return [run(title, check) for title, check in checks.items()]
 

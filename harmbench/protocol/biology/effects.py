@@ -161,8 +161,8 @@ def false_effects(inputs: MetricInputs, rng: np.random.Generator) -> MetricResul
         floor.append(significant_share(before, placebo_age, adjusted))
     if not np.isfinite(shares).all():
         return MetricResult.skipped(
-            f"a placebo age cannot be tested beside age, sex and site with {len(rows)} scans of "
-            "known age"
+            f"{len(rows)} scans of known age: a placebo age cannot be tested together with age, "
+            "sex and site"
         )
     value, n = float(np.mean(shares)), len(shares)
     weights = subject_counts([f"{draw:02d}" for draw in range(n)], REPLICATES, rng)

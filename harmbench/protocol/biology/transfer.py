@@ -22,12 +22,9 @@ ORACLE = "oracle:transfer.age"
 def make_transfer(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
     """Train the age probe without each site and predict the ages of that site's test scans.
 
-    Returns
-    -------
-    dict of str to ndarray
-        ``"predicted"``, shape (seeds, n_test): years, NaN at sites without a probe scan of known
-        age; ``"sites"`` and ``"underfit"``, shape (k,): the sites that were left out, and whether
-        the probe trained without them is underfit.
+    Returns ``"predicted"`` (seeds, n_test), years, NaN at sites without a probe scan of known age;
+    ``"sites"`` (k,), the sites that were left out, and ``"underfit"`` (k,), whether the probe
+    trained without them is underfit.
 
     Raises
     ------

@@ -29,7 +29,7 @@ AGES = (placebo.BOTH,)
 """Permutations of the ages. One is enough: most of the width of the interval is due to the subjects
 and the probe seeds, see docs/statistics.md."""
 NO_CHANGE = "the ages of the test part cannot be permuted: no site has two known ages that differ"
-ON_OWN_IMAGES = "calibrated on harmonized images: a leak of k reads k / (1 + k)"
+ON_OWN_IMAGES = "calibrated on harmonized images: a leak of k has the value k / (1 + k)"
 
 
 def make_age_readings(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
@@ -161,7 +161,7 @@ def leakage_age(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     The ages are permuted within sites. The value is the mean over sites of the slope of the change
     of the predicted age, divided by the slope of the predictions on true images: 0 means that the
     method ignores the given age, 1 that it follows it. Without a truth the probe is calibrated on
-    the method's images, and a leak of k reads k / (1 + k).
+    the method's images, and a leak of k has the value k / (1 + k).
     """
     return _age_leakage(inputs, rng, absolute=False)
 

@@ -57,16 +57,7 @@ def replicated_slope(
 def calibration(
     predicted: Floats, age: Floats, rows: NDArray[np.bool_], resampler: Resampler
 ) -> tuple[float, Floats, str]:
-    """Return the slope of a probe's predictions on the true age, within sites, and any problem.
-
-    Parameters
-    ----------
-    predicted, age : ndarray, shapes (s, n) and (n,)
-        Predicted and true ages, years.
-    rows : ndarray of bool, shape (n,)
-        Rows to use.
-    resampler : Resampler
-        Resamples of the whole test set.
+    """Return the slope of predicted ages (s, n) on true ages (n,), within sites, in some rows (n,).
 
     Returns
     -------

@@ -27,17 +27,13 @@ CHECKS = 20
 class ProbeNet(nn.Module):
     """Several independent small CNNs of the same shape.
 
-    Pixels are folded to a grid of 16 by 16, convolved there and at 8 by 8, and pooled to 4 by 4.
-    The head sees this map, not its mean, because in aligned images the position matters.
+    Pixels are folded to a grid of 16 by 16 blocks, convolved there and at 8 by 8, and pooled to
+    4 by 4. The head sees this map, not its mean, because in aligned images the position matters.
 
     Parameters
     ----------
-    groups : int
-        Number of networks.
-    block : int
-        Side of the blocks of pixels, ``ceil(size / 16)``.
-    outputs : int
-        Number of outputs of each network.
+    groups, block, outputs : int
+        Number of networks, side of the blocks of pixels, and number of outputs of each network.
     channels : tuple of int
         Number of channels of the first and of the later convolutions.
     """
@@ -92,16 +88,9 @@ class ProbeConfig:
 class ProbeData:
     """Training data of the networks.
 
-    Attributes
-    ----------
-    images : ndarray of float32, shape (n, height, width)
-        Standardized.
-    labels : ndarray of float32 or int64, shape (n,)
-        Standardized numbers, or indices of classes.
-    n_classes : int
-        0 for a regression.
-    train, validation : sequence of ndarray of int
-        Rows of each seed's network.
+    The images (n, height, width) and the numbers of a regression (n,), with `n_classes` 0, are
+    standardized; other labels are indices of classes. Each seed has its own rows for training and
+    validation.
     """
 
     images: NDArray[np.float32]

@@ -65,10 +65,7 @@ def labeled(cohort: Cohort, task: Task) -> NDArray[np.bool_]:
 def make_probe(task: Task, inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
     """Train the probes of one task on the probe part and apply them to the test part.
 
-    Returns
-    -------
-    dict of str to ndarray
-        See the module.
+    See the module for the arrays.
 
     Raises
     ------
@@ -101,18 +98,14 @@ def apply_probe(
     images: NDArray[np.float32],
     device: str = "cpu",
 ) -> NDArray[np.float32]:
-    """Apply the trained probes of a product to other images.
+    """Apply the trained probes of a product ``probe.<task>`` to other images.
 
     Parameters
     ----------
     arrays : mapping
-        The product ``probe.<task>``, of this method or of another.
-    task : {"site", "age", "sex"}
-        Task that it was trained for.
+        The product, of this method or of another.
     images : ndarray of float32, shape (n, height, width)
         With the size of the training images.
-    device : str
-        Device of the computation.
 
     Returns
     -------

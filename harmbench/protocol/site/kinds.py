@@ -99,11 +99,8 @@ def _boosting_probe(seed: int, x: NDArray) -> ClassifierMixin:
 def make_kinds(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArray]:
     """Train both kinds of probe on the sites of the probe part, and add the CNN if available.
 
-    Returns
-    -------
-    dict of str to ndarray
-        See the module. The CNN's validation accuracy is slightly too high, because the same
-        subjects chose its epoch.
+    See the module for the arrays. The CNN's validation accuracy is slightly too high, because the
+    same subjects chose its epoch.
 
     Raises
     ------

@@ -104,31 +104,24 @@ class _Case(NamedTuple):
 
 
 class Mixing:
-    """The mixing of people at sites in a feature space: iLISI of each site, in [0, 1].
-
-    Distances that differ by less than `same` are equal.
-    """
+    """The iLISI of people in a feature space; distances are equal if they differ by `same`."""
 
     def __init__(self, people: People, space: Space, same: float) -> None:
         self.people, self.space, self.same = people, space, same
         # Less than the smallest site, so that a separate site can score 0.
         self.k = min(MAX_NEIGHBORS, min(map(people.size, people.names)) // 2)
 
-    def of_parts(self, parts: NDArray[np.bool_]) -> Floats:
-        """Return each site's median index within parts of the people; (parts, sites)."""
-        return self._of([(kept, self.people.sites) for kept in parts])
+    def medians(
+        self, parts: NDArray[np.bool_] | None = None, labels: NDArray | None = None
+    ) -> Floats:
+        """Return the median index of each site, scaled to [0, 1]; (cases, sites).
 
-    def of_labels(self, labels: NDArray) -> Floats:
-        """Return each site's median index under other sites (b, u); (b, sites)."""
-        everyone = np.ones(len(self.people.sites), bool)
-        return self._of([(everyone, sites) for sites in labels])
-
-    def everyone(self) -> Floats:
-        """Return each site's median index; (sites,)."""
-        return self.of_labels(self.people.sites[None])[0]
-
-    def _of(self, cases: list[tuple[NDArray[np.bool_], NDArray]]) -> Floats:
-        """Return each site's median index for pairs of kept entries and sites; (cases, sites)."""
+        A case is a part of the people, `parts` (cases, u), or other sites, `labels` (cases, u).
+        """
+        everyone, sites = np.ones(len(self.people.sites), bool), self.people.sites
+        cases = [(kept, sites) for kept in (everyone[None] if parts is None else parts)]
+        if labels is not None:
+            cases = [(everyone, other) for other in labels]
         indices = np.zeros((len(cases), len(self.people.sites)))
         _, who = np.unique(self.people.subjects, return_inverse=True)
         numbered = [_numbered(kept, sites, who) for kept, sites in cases]

@@ -80,13 +80,13 @@ def ilisi(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         return MetricResult.skipped(f"fewer than two sites have {MIN_SUBJECTS} test subjects")
     same = SAME * median_raw_distance(inputs, people)
     measure = Mixing(people, space_of(inputs, people, FEATURES), same)
-    subsets = measure.of_parts(subsample(people.subjects, KEEP, SUBSETS, rng, people.sites))
-    values = measure.everyone()
+    subsets = measure.medians(subsample(people.subjects, KEEP, SUBSETS, rng, people.sites))
+    values = measure.medians()[0]
     raw = Mixing(people, space_of(inputs, people, RAW_FEATURES), same)
     shuffles = people.shuffled_sites(np.arange(len(people.sites)), FLOOR_SHUFFLES, rng)
-    target = floor = float(np.mean(raw.of_labels(shuffles)))
+    target = floor = float(np.mean(raw.medians(labels=shuffles)))
     if ORACLE in inputs:
-        target = float(Mixing(people, space_of(inputs, people, ORACLE), same).everyone().mean())
+        target = float(Mixing(people, space_of(inputs, people, ORACLE), same).medians().mean())
     change = (subsets.mean(1) - subsets.mean()) * np.sqrt(KEEP / (1 - KEEP))
     return MetricResult(
         overall=subsample_estimate(values.mean(), subsets.mean(1), len(np.unique(people.subjects))),
@@ -165,7 +165,7 @@ class _Discrepancy(NamedTuple):
     **_DECLARED,
 )
 def mmd(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Squared maximum mean discrepancy between harmonized images of each site and the reference.
+    """Squared maximum mean discrepancy between the images of each site and of the reference site.
 
     The value is the mean over the sites. It is unbiased and may be negative. The bandwidth of the
     Gaussian kernel is the median distance between two subjects' raw images, so a method cannot

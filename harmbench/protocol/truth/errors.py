@@ -68,21 +68,10 @@ def masked_ssim(images: NDArray, truth: NDArray, mask: NDArray) -> Floats:
 def scans_at_reference(
     cohort: Cohort, reference_site: str, within: float = REPEAT_WITHIN
 ) -> Cohort:
-    """Return each row's scan of the same participant at the reference site, if it is close in time.
+    """Return the same rows with each participant's scan at the reference site.
 
-    Parameters
-    ----------
-    cohort : Cohort
-        Raw images of one part.
-    reference_site : str
-        Site of the counterparts; the first of several visits there is used.
-    within : float
-        Largest number of days between the two scans, see `harmbench.contracts.visits.days_apart`.
-
-    Returns
-    -------
-    Cohort
-        The same rows; the image of a row without a counterpart is NaN.
+    The first scan at most `within` days apart is used, see `harmbench.contracts.visits.days_apart`.
+    The image of a row without such a scan is NaN.
     """
     table = cohort.participants.assign(row=np.arange(len(cohort)))
     there = table[table["site"] == reference_site].sort_values("session_id", kind="stable")
