@@ -37,10 +37,6 @@ def dataset_checks(factory: Callable[[], Dataset]) -> list[CheckResult]:
     ----------
     factory : callable
         Returns the data set; called several times.
-
-    Returns
-    -------
-    list of CheckResult
     """
     case = _Case(factory)
     return [run(name, partial(check, case)) for name, check in CHECKS.items()]

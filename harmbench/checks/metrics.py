@@ -31,10 +31,6 @@ def metric_checks(
         Names of the available products; None skips their check.
     methods : collection of str or None
         Names of the registered methods; None skips the check of anchors and expected order.
-
-    Returns
-    -------
-    list of CheckResult
     """
     info = metric.info
     checks: dict[str, Callable[[], None]] = {

@@ -94,10 +94,6 @@ class Space(NamedTuple):
     points: Floats
     subjects: NDArray
 
-    def keep(self, rows: NDArray) -> Space:
-        """Return some of the points."""
-        return Space(self.points[rows], self.subjects[rows])
-
     def distances(self) -> Iterator[tuple[slice, Floats, NDArray[np.bool_]]]:
         """Yield rows, their distances to all points, and which pairs are of two subjects.
 

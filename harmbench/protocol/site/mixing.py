@@ -155,7 +155,8 @@ class _Discrepancy(NamedTuple):
         rows = np.flatnonzero(np.isin(self.people.sites, (self.reference, site)))
         sites = self.people.shuffled_sites(rows, PERMUTATIONS, rng)
         samples = [(sites == self.reference, sites == site)]
-        return unbiased_mmd(self.space.keep(rows).kernel(self.bandwidth), samples)[0]
+        space = Space(self.space.points[rows], self.space.subjects[rows])
+        return unbiased_mmd(space.kernel(self.bandwidth), samples)[0]
 
 
 @metric(
