@@ -1,7 +1,8 @@
-"""Controls: methods whose right scores are known beforehand, so that a metric can be checked."""
+"""Controls: methods whose correct scores are known, so that metrics can be checked."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -18,15 +19,16 @@ from harmbench.files.models import load_model, save_model
 from harmbench.seeding import seed_from
 
 NOTHING: frozenset[str] = frozenset()
+IMAGES: frozenset[Space] = frozenset({"slice", "volume"})
 EVERY_SPACE: frozenset[Space] = frozenset({"slice", "volume", "table"})
 
 
 class Identity(Harmonizer):
-    """Returns every image as it is: the zero of site removal, the best of individual distances."""
+    """Returns every image unchanged: no site removal, perfect individual distances."""
 
     @property
     def info(self) -> MethodInfo:
-        """Sees nothing; its answer is the same for every target."""
+        """The method uses images only, and its result does not depend on the target."""
         return MethodInfo(
             name="identity",
             label="Unharmonized",
@@ -50,15 +52,15 @@ class Identity(Harmonizer):
 
 
 class SiteShift(Harmonizer):
-    """Moves every site's voxelwise mean to the target site's: ``x - mean(site) + mean(target)``.
+    """Shifts the mean of every site to that of the target: ``x - mean(site) + mean(target)``.
 
-    Removes what a linear probe can see of the site's mean, and with it the difference of the
-    sites' populations; keeps all distances within a site.
+    This removes the mean of the site in every voxel, including the differences between the
+    populations of sites, and keeps all distances within a site.
     """
 
     @property
     def info(self) -> MethodInfo:
-        """Sees the site; renders to any site of its fit."""
+        """The method uses the site and renders at any site of its fit."""
         return MethodInfo(
             name="site-shift",
             label="Site mean shift",
@@ -69,7 +71,7 @@ class SiteShift(Harmonizer):
         )
 
     def fit(self, cohort: Cohort, context: FitContext) -> Self:
-        """Learn the mean image of every site (in float64)."""
+        """Learn the mean image of every site in float64."""
         reference_rows(cohort, context.reference_site)
         sites = cohort.column("site")
         self.reference_site = context.reference_site
@@ -101,31 +103,31 @@ class SiteShift(Harmonizer):
         return out
 
 
+@dataclass(eq=False)
 class HistogramMatching(Harmonizer):
     """Gives every image the intensity histogram of the reference site, pooled over its scans.
 
-    Within each image's own mask a voxel of rank r among n goes to the pooled quantile
-    (r - 0.5) / n; equal voxels stay equal (average ranks) and the order of voxels is kept.
-    Outside the mask nothing changes. Removes what sits in the histogram: site and biology.
+    In each image's own mask, a voxel of rank r among n gets the quantile (r - 0.5) / n of the
+    pooled histogram. Equal voxels stay equal (average ranks), and the order of voxels is kept.
+    Outside the mask nothing changes. This removes all site effects and biology in the histogram.
 
     Parameters
     ----------
     levels : int
-        Number of equally spaced quantiles that describe the reference histogram; linear between.
+        Number of equally spaced quantiles of the reference histogram, with linear interpolation.
     """
 
-    def __init__(self, levels: int = 1001) -> None:
-        self.levels = levels
+    levels: int = 1001
 
     @property
     def info(self) -> MethodInfo:
-        """Sees the site at its fit and nothing afterwards; reference site only."""
+        """The method uses the site in its fit only and renders at the reference site only."""
         return MethodInfo(
             name="histogram",
             label="Histogram matching",
             summary="Matches every image's histogram to that of the reference site.",
             harmonize_sees=NOTHING,
-            spaces=frozenset({"slice", "volume"}),
+            spaces=IMAGES,
             control=True,
         )
 
@@ -139,7 +141,7 @@ class HistogramMatching(Harmonizer):
                 "histogram needs masks that hold some foreground"
             )
         self.reference_site = context.reference_site
-        # Hazen's positions are the (r - 0.5) / n of `harmonize`: the pool itself stays as it is.
+        # Hazen's positions are the (r - 0.5) / n of `harmonize`, which keeps the pool unchanged.
         grid = np.linspace(0, 1, self.levels)
         self.quantiles = np.quantile(values.astype(np.float64), grid, method="hazen")
         return self
@@ -159,11 +161,11 @@ class HistogramMatching(Harmonizer):
 
 
 class MeanImage(Harmonizer):
-    """Returns the reference site's mean image for every scan: no site left, and no person."""
+    """Returns the mean image of the reference site for every scan: no site and no person left."""
 
     @property
     def info(self) -> MethodInfo:
-        """Sees the site at its fit and nothing afterwards; reference site only."""
+        """The method uses the site in its fit only and renders at the reference site only."""
         return MethodInfo(
             name="mean-image",
             label="Mean image",
@@ -189,21 +191,21 @@ class MeanImage(Harmonizer):
         return np.repeat(self.mean[None], len(cohort), axis=0)
 
 
+@dataclass(eq=False)
 class Blur(Harmonizer):
-    """Blurs every image with a Gaussian: hides what is sharp, site and anatomy alike.
+    """Blurs every image with a Gaussian, which removes fine details of site and anatomy.
 
     Parameters
     ----------
     sigma : float
-        Standard deviation as a share of the smallest side of the image (1/32: two pixels at 64).
+        Standard deviation as a share of the smallest side of the image (1/32: two pixels of 64).
     """
 
-    def __init__(self, sigma: float = 1 / 32) -> None:
-        self.sigma = sigma
+    sigma: float = 1 / 32
 
     @property
     def info(self) -> MethodInfo:
-        """Sees nothing; its answer is the same for every target."""
+        """The method uses images only, and its result does not depend on the target."""
         return MethodInfo(
             name="blur",
             label="Blur",
@@ -211,7 +213,7 @@ class Blur(Harmonizer):
             fit_sees=NOTHING,
             harmonize_sees=NOTHING,
             targets="any",
-            spaces=frozenset({"slice", "volume"}),
+            spaces=IMAGES,
             control=True,
         )
 
@@ -228,16 +230,15 @@ class Blur(Harmonizer):
 
 
 class Shuffle(Harmonizer):
-    """Returns another subject's real image of the reference site: no site and nothing of oneself.
+    """Returns an image of another subject at the reference site: no site and no person left.
 
-    Which one follows from a hash of the row's key and the seed alone, so it depends neither on
-    the order nor on the other rows. Images come from the fit part; of the same slice where it has
-    some.
+    The image is from the fit part, of the same slice if there is one. It is chosen by a hash of the
+    row's key and the seed, so that it does not depend on the other rows or on their order.
     """
 
     @property
     def info(self) -> MethodInfo:
-        """Sees the site, which is part of a row's key; reference site only."""
+        """The method uses the site as a part of the key and renders at the reference site only."""
         return MethodInfo(
             name="shuffle",
             label="Shuffle",
@@ -250,8 +251,8 @@ class Shuffle(Harmonizer):
 
     def fit(self, cohort: Cohort, context: FitContext) -> Self:
         """Keep the images of the reference site, ordered by key."""
-        rows = reference_rows(cohort, context.reference_site)
         keys = cohort.keys
+        rows = reference_rows(cohort, context.reference_site)
         rows = np.array(sorted(rows, key=lambda row: keys[row]))
         self.reference_site = context.reference_site
         self.donors = [keys[row] for row in rows]
@@ -261,35 +262,35 @@ class Shuffle(Harmonizer):
     def harmonize(
         self, cohort: Cohort, target: str | None = None, *, context: ApplyContext
     ) -> NDArray[np.float32]:
-        """Return the drawn images, shape (n, *shape).
+        """Return the chosen images, shape (n, *shape).
 
         Raises
         ------
         HarmbenchError
-            Where the reference site has no scan of another subject.
+            If the reference site has no scan of another subject.
         """
         require_reference(target, self.reference_site, "shuffle")
-        picks = [self._pick(key, context.seed) for key in cohort.keys]
-        return self.images[np.array(picks, dtype=np.intp)]
+        donors = [self._donor(key, context.seed) for key in cohort.keys]
+        return self.images[np.array(donors, dtype=np.intp)]
 
-    def _pick(self, key: RowKey, seed: int) -> int:
+    def _donor(self, key: RowKey, seed: int) -> int:
         others = [i for i, d in enumerate(self.donors) if d.participant_id != key.participant_id]
         if not others:
             raise HarmbenchError(
                 f"shuffle has no scan of a subject other than '{key.participant_id}' at reference "
                 f"site '{self.reference_site}'; choose a reference site with more subjects"
             )
-        level = [i for i in others if self.donors[i].slice == key.slice] or others
-        return level[seed_from("shuffle", seed, *key) % len(level)]
+        same_slice = [i for i in others if self.donors[i].slice == key.slice] or others
+        return same_slice[seed_from("shuffle", seed, *key) % len(same_slice)]
 
     def save(self, folder: Path) -> None:
-        """Write the reference site's images and their keys."""
+        """Write the images of the reference site and their keys."""
         config = {"donors": [list(d) for d in self.donors], "reference_site": self.reference_site}
         save_model(folder, {"images": self.images}, config)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
+        """Return the method that `save` wrote."""
         arrays, config = load_model(folder)
         method = cls()
         method.reference_site, method.images = config["reference_site"], arrays["images"]

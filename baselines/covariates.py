@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,23 +18,14 @@ DEGREE = 3
 
 
 def as_numbers(cohort: Cohort, name: str) -> NDArray[np.float64]:
-    """Return a covariate as numbers, NaN where it is missing.
+    """Return a covariate as numbers, shape (n,), with NaN for missing values.
 
-    Parameters
-    ----------
-    cohort : Cohort
-        Has the column.
-    name : str
-        ``"sex"`` is coded F 0 and M 1; any other column must be numeric.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
+    Sex is coded as 0 (F) and 1 (M).
 
     Raises
     ------
     HarmbenchError
-        For a value that is no number (or, for sex, neither F nor M).
+        For a value that is not a number, or a sex that is neither F nor M.
     """
     values = cohort.column(name)
     missing = np.array([value is None or value != value for value in values], dtype=bool)
@@ -54,24 +44,24 @@ def as_numbers(cohort: Cohort, name: str) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class CovariateCoding:
-    """How covariates become columns of the design; the same columns, in order, at every call.
+    """How covariates become columns of the design matrix.
 
     Attributes
     ----------
-    names : tuple of str
-        Covariates in use: those asked for without the constant ones.
+    names : sequence of str
+        Covariates that are not constant in the fit part.
     medians : mapping of str to float
-        What a missing value becomes when harmonizing.
-    knots : tuple of float
-        Knots of the cubic B-spline of age, ends repeated; empty where age is linear.
+        Values that replace missing ones when images are harmonized.
+    knots : sequence of float
+        Knots of the cubic B-spline of age, with repeated ends; empty if age is linear.
     """
 
-    names: tuple[str, ...]
-    medians: Mapping[str, float] = field(default_factory=dict)
-    knots: tuple[float, ...] = ()
+    names: Sequence[str]
+    medians: Mapping[str, float]
+    knots: Sequence[float]
 
     def columns(self, cohort: Cohort, log: logging.Logger) -> dict[str, NDArray[np.float64]]:
-        """Return the design's columns by name, each of shape (n,), without missing values."""
+        """Return the columns of the design matrix by name, each of shape (n,), without NaN."""
         out: dict[str, NDArray[np.float64]] = {}
         for name in self.names:
             values = as_numbers(cohort, name)
@@ -81,39 +71,34 @@ class CovariateCoding:
                 log.info("%d scans without %s: %g is assumed", missing.sum(), name, median)
                 values[missing] = median
             if name == "age" and self.knots:
-                out.update(_spline_columns(values, np.array(self.knots)))
+                # Constant outside the ages of the fit, since a cubic would diverge. The first
+                # column is omitted, because all columns add up to 1, as the columns of sites do.
+                inside = np.clip(values, self.knots[0], self.knots[-1])
+                basis = BSpline.design_matrix(inside, np.array(self.knots), DEGREE).toarray()
+                out |= {f"age_basis_{i}": basis[:, i] for i in range(1, basis.shape[1])}
             else:
                 out[name] = values
         return out
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        return {"names": self.names, "medians": dict(self.medians), "knots": self.knots}
-
-    @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> CovariateCoding:
-        """Return the coding that `to_json` described."""
-        return cls(tuple(saved["names"]), saved["medians"], tuple(saved["knots"]))
 
 
 def learn_coding(
     cohort: Cohort, names: Sequence[str], age_basis: int, log: logging.Logger
 ) -> CovariateCoding:
-    """Learn codes, medians and knots; drop constant covariates with a line in the log.
+    """Learn the coding, without constant covariates.
 
     Parameters
     ----------
     cohort : Cohort
         Rows without missing covariates.
     names : sequence of str
-        Covariates asked for.
+        Requested covariates.
     age_basis : int
-        Columns of the cubic B-spline of age (at least 3); 0 for a straight line.
+        Number of columns of the cubic B-spline of age, at least 3; 0 for a straight line.
     log : Logger
-        Where dropped covariates are named.
+        Gets the names of constant covariates.
     """
     medians: dict[str, float] = {}
-    knots: tuple[float, ...] = ()
+    knots: Sequence[float] = ()
     for name in names:
         values = as_numbers(cohort, name)
         if np.ptp(values) == 0:
@@ -121,23 +106,10 @@ def learn_coding(
             continue
         medians[name] = float(np.median(values))
         if name == "age" and age_basis:
-            knots = _quantile_knots(values, age_basis)
+            if age_basis < DEGREE:
+                raise HarmbenchError(
+                    f"age_basis is {age_basis}; choose 0 (a straight line) or 3 and more"
+                )
+            inner = np.quantile(values, np.linspace(0, 1, age_basis - DEGREE + 2))
+            knots = np.pad(inner, DEGREE, mode="edge").tolist()
     return CovariateCoding(tuple(medians), medians, knots)
-
-
-def _quantile_knots(values: NDArray[np.float64], columns: int) -> tuple[float, ...]:
-    if columns < DEGREE:
-        raise HarmbenchError(f"age_basis is {columns}; choose 0 (a straight line) or 3 and more")
-    inner = np.quantile(values, np.linspace(0, 1, columns - DEGREE + 2))
-    ends = [inner[0]] * DEGREE, [inner[-1]] * DEGREE
-    return tuple(float(knot) for knot in (*ends[0], *inner, *ends[1]))
-
-
-def _spline_columns(
-    values: NDArray[np.float64], knots: NDArray[np.float64]
-) -> dict[str, NDArray[np.float64]]:
-    # Clamped outside the fit's ages: a cubic runs away there. The first column is left out
-    # because all of them add up to 1, which the site columns say already.
-    inside = np.clip(values, knots[0], knots[-1])
-    basis = BSpline.design_matrix(inside, knots, DEGREE).toarray()[:, 1:]
-    return {f"age_basis_{i}": column for i, column in enumerate(basis.T, start=1)}

@@ -15,22 +15,10 @@ from harmbench.errors import HarmbenchError, unknown
 def reference_rows(cohort: Cohort, reference_site: str) -> NDArray[np.intp]:
     """Return the positions of the rows of the reference site.
 
-    Parameters
-    ----------
-    cohort : Cohort
-        The fit part; sees ``site``.
-    reference_site : str
-        A site of the cohort.
-
-    Returns
-    -------
-    ndarray of int, shape (m,)
-        At least one.
-
     Raises
     ------
     HarmbenchError
-        Where the cohort has no scan of that site.
+        If the cohort has no scan of this site.
     """
     rows = np.flatnonzero(cohort.column("site") == reference_site)
     if rows.size == 0:
@@ -39,21 +27,16 @@ def reference_rows(cohort: Cohort, reference_site: str) -> NDArray[np.intp]:
 
 
 def require_known(sites: NDArray, known: Collection[str], method: str) -> None:
-    """Raise the error of a site that the method has not seen at its fit.
+    """Raise an error if a scan is from a site that the method has not seen in its fit.
 
     Parameters
     ----------
     sites : ndarray of str, shape (n,)
-        The site of every row.
+        Site of every row.
     known : collection of str
         Sites of the fit.
     method : str
-        Name of the method, for the sentence.
-
-    Raises
-    ------
-    HarmbenchError
-        Naming the unseen sites, how many scans they have, and the sites of the fit.
+        Name of the method in the message.
     """
     unseen = ~np.isin(sites.astype(str), sorted(known))
     if unseen.any():
@@ -65,22 +48,7 @@ def require_known(sites: NDArray, known: Collection[str], method: str) -> None:
 
 
 def require_reference(target: str | None, reference_site: str, method: str) -> None:
-    """Raise the error of a target that is not the reference site of the fit.
-
-    Parameters
-    ----------
-    target : str or None
-        As given to ``harmonize``; None stands for the reference site.
-    reference_site : str
-        The reference site of the fit.
-    method : str
-        Name of the method, for the sentence.
-
-    Raises
-    ------
-    HarmbenchError
-        For any other target, ``"own"`` included.
-    """
+    """Raise an error if the target is neither None nor the reference site of the fit."""
     if target not in (None, reference_site):
         what = "each scan's own site" if target == OWN_SITE else f"'{target}'"
         raise HarmbenchError(

@@ -1,4 +1,4 @@
-"""Where the site hides: a linear probe on each thing that the DDAE takes off an image."""
+"""Site information in the DDAE's codes of an image, measured by a linear probe."""
 
 from __future__ import annotations
 
@@ -16,28 +16,19 @@ COMPONENTS = 64
 
 
 def codes(method: DDAE, cohort: Cohort, context: ApplyContext) -> dict[str, NDArray[np.float32]]:
-    """Return what an image becomes before it is rendered again.
-
-    Parameters
-    ----------
-    method : DDAE
-        Fitted.
-    cohort : Cohort
-        Sees what the method sees when it harmonizes.
-    context : ApplyContext
-        Device, threads, progress.
+    """Return the codes from which a fitted method renders images.
 
     Returns
     -------
     dict of str to ndarray, each of shape (n, ...)
-        ``latent``, z_upsilon; ``map``, where the encoder returns one; ``noise``, the inverted x_T.
+        ``latent``, z_upsilon; ``map``, if the encoder returns one; ``noise``, the inverted x_T.
     """
     own = method.labels.tensors(cohort, None, not method.blind, context.log)
     images = method.seen(cohort, own)
     renderer = method.renderer(context)
     found: dict[str, list[torch.Tensor]] = {}
     with torch.inference_mode():
-        for x, labels in renderer.batches(images, own):
+        for x, (labels,) in renderer.batches(images, own):
             latents = renderer.network.encoder(x)
             parts = {"latent": latents[0], "map": latents[1]}
             parts["noise"] = renderer.invert(x, latents, labels)
@@ -48,24 +39,19 @@ def codes(method: DDAE, cohort: Cohort, context: ApplyContext) -> dict[str, NDAr
 
 
 def site_probe(
-    training: NDArray[np.float32],
-    site: NDArray[Any],
+    train: NDArray[np.float32],
+    train_sites: NDArray[Any],
     test: NDArray[np.float32],
-    wanted: NDArray[Any],
+    test_sites: NDArray[Any],
 ) -> float:
     """Return the balanced accuracy of logistic regression on principal components.
 
     Parameters
     ----------
-    training, test : ndarray, shape (n, ...) and (m, ...)
+    train, test : ndarray, shape (n, ...) and (m, ...)
         Codes of different subjects.
-    site, wanted : ndarray of str, shape (n,) and (m,)
-        Their sites; one over their number is chance.
-
-    Returns
-    -------
-    float
-        0 to 1.
+    train_sites, test_sites : ndarray of str, shape (n,) and (m,)
+        Their sites. The accuracy by chance is 1 / number of sites.
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
@@ -73,11 +59,11 @@ def site_probe(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    flat, other = (a.reshape(len(a), -1) for a in (training, test))
+    flat, other = (a.reshape(len(a), -1) for a in (train, test))
     probe = make_pipeline(
         PCA(min(COMPONENTS, *flat.shape), random_state=0),
         StandardScaler(),
         LogisticRegression(C=0.1, max_iter=1000),
     )
-    probe.fit(flat, site)
-    return float(balanced_accuracy_score(wanted, probe.predict(other)))
+    probe.fit(flat, train_sites)
+    return float(balanced_accuracy_score(test_sites, probe.predict(other)))

@@ -1,9 +1,10 @@
-"""The disentangled diffusion autoencoder as a harmonizer, and its variant blind to labels."""
+"""The disentangled diffusion autoencoder as a method, and its variant without age and sex."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddae.diffusion import Sampler, Schedule
-from ddae.labels import LOG, LabelCoding
+from ddae.labels import SEXES, LabelCoding
 from ddae.networks import DDAENetwork, Merge, Shape
-from ddae.objective import Objective
+from ddae.objective import Objective, Prediction
 from ddae.operator import SiteOperator
 from ddae.rendering import Code, Renderer
 from ddae.selection import BestOnValidation
@@ -22,65 +23,69 @@ from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, Harmo
 from harmbench.errors import unknown
 from harmbench.files.models import load_model, save_model
 from harmbench.seeding import seed_from
-from harmbench.training.checkpoint import below, under
-from harmbench.training.layers import at_rest
+from harmbench.training.checkpoint import add_prefix, strip_prefix, weight_arrays, with_weights
+from harmbench.training.layers import for_inference
 from harmbench.training.loop import TrainConfig, rows_at, train
 from harmbench.training.precision import Precision
 from harmbench.training.process_state import seeded, threads
 
+Made = TypeVar("Made", Objective, Renderer, Shape)
+
 COVARIATES = frozenset({"age", "sex"})
 VALIDATIONS = 20
-"""Looks at the validation rows in a training."""
+"""Number of evaluations of the validation rows during a training."""
 
 
+@dataclass(eq=False)
 class DDAE(Harmonizer):
     """Disentangled diffusion autoencoder (Ijishakin 2024, arXiv 2408.15890).
 
-    A diffusion model of the images, given a latent of the known labels (age, sex, site) and a
-    latent that an encoder reads off the image. An image is harmonized by inverting it to noise
-    under its own labels and rendering that noise under the labels with the target's site.
+    A diffusion model of the images is conditioned on a latent of the known labels (age, sex, site)
+    and on a latent that an encoder computes from the image. An image is harmonized by inverting it
+    to noise with its own labels and rendering this noise with the target site.
 
-    What the paper leaves open is an argument; the defaults are the nearest published recipe
-    (Preechakul 2022, arXiv 2111.15640) at a size for two processor cores.
+    Choices that the paper does not describe are arguments. Their defaults follow the nearest
+    published recipe (Preechakul 2022, arXiv 2111.15640) at a size for two CPU cores.
 
     Parameters
     ----------
     channels, multipliers, blocks, patch, attention, dropout
-        Sizes of noise predictor and encoder, see `ddae.networks.Shape`.
+        Sizes of the noise predictor and the encoder, see `ddae.networks.Shape`.
     known, unknown : int
-        Lengths of the two latents, z_kappa and z_upsilon.
+        Lengths of the latents of the labels, z_kappa, and of the image, z_upsilon.
     merge : {"project", "sum", "separate"}
-        How they are joined, see `ddae.networks.DDAENetwork`.
+        How the latents are combined, see `ddae.networks.DDAENetwork`.
     kappa_std : float
         Standard deviation of Gaussian noise on z_kappa in training: its "known variance".
     code_map, map_level : int
-        Channels of a map that the encoder returns beside z_upsilon, and the level of the grid that
-        it is made on; 0 channels for the paper's vector alone.
+        Channels of a map that the encoder returns in addition to z_upsilon, and the level of the
+        network that computes it; 0 channels as in the paper.
     prediction : {"noise", "velocity"}
-        What the network predicts; the loss is its mean squared error.
+        What the network predicts. The loss is its mean squared error.
     schedule : {"linear", "cosine"}
         See `ddae.diffusion.angles`.
     images : int
-        Length of the training, in images seen.
+        Length of the training, in images.
     batch_size, lr, ema, precision
         See `harmbench.training.loop.TrainConfig`.
     adversary : float
-        Weight of a classifier that reads the site from the image's latents, its gradient reversed.
+        Weight of a classifier that predicts the site from the image's latents, with a reversed
+        gradient for the encoder.
     scanners : float
-        Strength of the made-up scanner that the encoder sees each image through in training, see
+        Strength of the simulated scanner that is applied to the encoder's input in training, see
         `harmbench.training.scanners.random_scanner`.
     operator : int
-        Where over 0: the networks see images brought to the reference site by an operator whose
-        coefficients are polynomials of that degree, see `ddae.operator.SiteOperator`.
+        If not 0, the networks receive images that an operator has mapped to the reference site.
+        Its coefficients are polynomials of this degree, see `ddae.operator.SiteOperator`.
     balance : bool
-        Weight the scans of the fit so that all sites have one distribution of age and sex.
+        Whether scans are weighted such that all sites have the same distribution of age and sex.
     validate : bool
-        Leave a tenth of the subjects out of the training and keep the weights with the lowest
-        error on them, see `ddae.selection`.
+        Whether a tenth of the subjects is not trained on and the weights with the lowest error on
+        these subjects are kept, see `ddae.selection`.
     untold : float
-        Share of the training images of which age and sex are not told.
+        Share of the training images whose age and sex are hidden.
     blind : bool
-        Harmonize without age and sex.
+        Whether images are harmonized without age and sex.
     sampler, steps, depth, spacing, code
         See `ddae.rendering.Renderer`.
     """
@@ -112,58 +117,45 @@ class DDAE(Harmonizer):
         {"sampler", "steps", "depth", "spacing", "code"}
     )
 
-    def __init__(
-        self,
-        channels: int = 32,
-        multipliers: tuple[int, ...] = (1, 2, 3),
-        blocks: int = 1,
-        patch: int = 2,
-        attention: int = 8,
-        dropout: float = 0.1,
-        known: int = 64,
-        unknown: int = 64,
-        merge: Merge = "separate",
-        kappa_std: float = 0.0,
-        code_map: int = 0,
-        map_level: int = 1,
-        prediction: Literal["noise", "velocity"] = "velocity",
-        schedule: Schedule = "cosine",
-        images: int = 40_000,
-        batch_size: int = 16,
-        lr: float = 5e-4,
-        ema: float = 0.999,
-        precision: Precision = "auto",
-        adversary: float = 0.0,
-        scanners: float = 0.0,
-        operator: int = 0,
-        balance: bool = False,
-        validate: bool = True,
-        untold: float = 0.0,
-        blind: bool = False,
-        sampler: Sampler = "multistep",
-        steps: int = 12,
-        depth: float = 1.0,
-        spacing: float = 2.0,
-        code: Code = "inverted",
-    ) -> None:
-        self.channels, self.multipliers = channels, tuple(multipliers)
-        self.blocks, self.patch = blocks, patch
-        self.attention, self.dropout = attention, dropout
-        self.known, self.unknown, self.merge = known, unknown, merge
-        self.kappa_std, self.code_map, self.map_level = kappa_std, code_map, map_level
-        self.prediction, self.schedule = prediction, schedule
-        self.images, self.batch_size, self.lr, self.ema = images, batch_size, lr, ema
-        self.precision = precision
-        self.adversary, self.scanners = adversary, scanners
-        self.operator, self.balance = operator, balance
-        self.validate, self.untold, self.blind = validate, untold, blind
-        self.sampler, self.steps, self.code = sampler, steps, code
-        self.depth, self.spacing = depth, spacing
+    channels: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 3)
+    blocks: int = 1
+    patch: int = 2
+    attention: int = 8
+    dropout: float = 0.1
+    known: int = 64
+    unknown: int = 64
+    merge: Merge = "separate"
+    kappa_std: float = 0.0
+    code_map: int = 0
+    map_level: int = 1
+    prediction: Prediction = "velocity"
+    schedule: Schedule = "cosine"
+    images: int = 40_000
+    batch_size: int = 16
+    lr: float = 5e-4
+    ema: float = 0.999
+    precision: Precision = "auto"
+    adversary: float = 0.0
+    scanners: float = 0.0
+    operator: int = 0
+    balance: bool = False
+    validate: bool = True
+    untold: float = 0.0
+    blind: bool = False
+    sampler: Sampler = "multistep"
+    steps: int = 12
+    depth: float = 1.0
+    spacing: float = 2.0
+    code: Code = "inverted"
+
+    def __post_init__(self) -> None:
+        self.multipliers = tuple(self.multipliers)
         self._history: dict[str, NDArray[Any]] = {}
 
     @property
     def info(self) -> MethodInfo:
-        """Sees age, sex and site at its fit, and unless blind when harmonizing, too; any site."""
+        """The method is fitted with age, sex and site. The blind variant harmonizes with site."""
         return MethodInfo(
             name="ddae-blind" if self.blind else "ddae",
             label="DDAE (blind)" if self.blind else "DDAE",
@@ -182,7 +174,7 @@ class DDAE(Harmonizer):
         return self._history
 
     def skip(self, cohort: Cohort) -> str | None:
-        """Return why it cannot run: it needs slices, ages and sexes, and two sites."""
+        """Return why the method cannot run: it needs slices and the columns age and sex."""
         reason = super().skip(cohort)
         if reason is None and COVARIATES - set(cohort.participants):
             reason = "needs the columns age and sex"
@@ -195,13 +187,11 @@ class DDAE(Harmonizer):
         self.reference_site = context.reference_site
         self.size = (int(cohort.shape[0]), int(cohort.shape[1]))
         self.labels = LabelCoding.learn(cohort)
-        rows, held = self._trained_on(cohort, context)
+        rows, held_out = self._split(cohort, context)
         self.sites_operator = self._operator(rows)
         data = self._batch(rows, self.balance)
-        objective = Objective(
-            self.prediction, self.schedule, self.adversary, self.scanners, self.untold
-        )
-        judge = BestOnValidation(objective, self._batch(held, False), context.checkpoints)
+        objective = self._made(Objective)
+        validation = BestOnValidation(objective, self._batch(held_out, False), context.checkpoints)
         with seeded(seed_from("ddae", "weights", context.seed)):
             network = self._network()
 
@@ -209,63 +199,63 @@ class DDAE(Harmonizer):
             at = rows_at(step, len(rows), self.batch_size, context.seed)
             return {name: values[at] for name, values in data.items()}
 
+        config = TrainConfig(
+            images=self.images,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            schedule="cosine",
+            warmup=min(200 * self.batch_size, self.images // 10),
+            ema=self.ema,
+            clip=1.0,
+            precision=self.precision,
+        )
         with threads(context.threads):
             trained = train(
                 network,
                 objective,
                 batches,
-                TrainConfig(
-                    images=self.images,
-                    batch_size=self.batch_size,
-                    lr=self.lr,
-                    schedule="cosine",
-                    warmup=min(200 * self.batch_size, self.images // 10),
-                    ema=self.ema,
-                    clip=1.0,
-                    precision=self.precision,
-                ),
+                config,
                 seed=context.seed,
                 device=context.device,
                 progress=context.progress,
                 description=self.info.name,
                 checkpoints=context.checkpoints,
-                observe=judge if self.validate and len(held) else None,
+                observe=validation if self.validate and len(held_out) else None,
                 observe_every=max(self.images // VALIDATIONS, 1),
             )
-        best = trained.ema if isinstance(trained.ema, DDAENetwork) else network
-        self.network = at_rest(best)
+        self.network = for_inference(trained.ema or network)
         self._history = dict(trained.curve)
-        if judge.errors:
-            judge.take(self.network)
-            self._history["validation"] = judge.curve(trained.curve["images"])
+        if validation.errors:
+            validation.restore_best(self.network)
+            self._history["validation"] = validation.curve(trained.curve["images"])
         return self
 
     def _batch(self, rows: Cohort, balance: bool) -> dict[str, Tensor]:
-        """Return rows as the objective takes them."""
-        told = self.labels.tensors(rows, None, True, LOG)
+        """Return rows as one batch of the objective."""
+        labels = self.labels.tensors(rows)
         weight = self.labels.balance(rows) if balance else np.ones(len(rows))
         weights = {"weight": torch.as_tensor(weight, dtype=torch.float32)}
-        return {"image": self.seen(rows, told), **told, **weights}
+        return {"image": self.seen(rows, labels), **labels, **weights}
 
-    def _trained_on(self, cohort: Cohort, context: FitContext) -> tuple[Cohort, Cohort]:
-        """Return the rows to train on and those to validate on; rows without labels are in none."""
+    def _split(self, cohort: Cohort, context: FitContext) -> tuple[Cohort, Cohort]:
+        """Return the rows to train on and the rows to validate on, all with age and sex."""
         ages = cohort.column("age").astype(float)
-        known = ~np.isnan(ages) & np.isin(cohort.column("sex").astype(str), ("F", "M"))
+        known = ~np.isnan(ages) & np.isin(cohort.column("sex").astype(str), list(SEXES))
         if not known.all():
             context.log.info("%d scans without age or sex are left out", (~known).sum())
-        held = set(context.validation) if self.validate else set()
-        aside = np.array([key in held for key in cohort.keys], dtype=bool)
-        return cohort.subset(known & ~aside), cohort.subset(known & aside)
+        validation = set(context.validation) if self.validate else set()
+        held_out = np.array([key in validation for key in cohort.keys], dtype=bool)
+        return cohort.subset(known & ~held_out), cohort.subset(known & held_out)
 
     def _operator(self, rows: Cohort) -> SiteOperator:
         if not self.operator:
             return SiteOperator.none(len(self.labels.sites), self.size)
-        told = self.labels.tensors(rows, None, True, LOG)
-        age, sex = told["age"].numpy().astype(float), told["sex"].numpy().astype(float)
+        labels = {name: values.numpy() for name, values in self.labels.tensors(rows).items()}
+        age, sex = labels["age"].astype(float), labels["sex"].astype(float)
         return SiteOperator.learn(
             np.array(rows.images),
             np.array(rows.mask),
-            told["site"].numpy(),
+            labels["site"],
             np.stack([age, age**2, sex], axis=1),
             self.labels.sites.index(self.reference_site),
             self.operator,
@@ -273,102 +263,80 @@ class DDAE(Harmonizer):
 
     def _network(self) -> DDAENetwork:
         return DDAENetwork(
-            Shape(
-                self.size,
-                self.channels,
-                self.multipliers,
-                self.blocks,
-                self.patch,
-                self.attention,
-                self.dropout,
-            ),
+            self._made(Shape, size=self.size),
             len(self.labels.sites),
             known=self.known,
             unknown=self.unknown,
             merge=self.merge,
             kappa_std=self.kappa_std,
-            extra=self.code_map,
-            reach=self.map_level,
+            code_map=self.code_map,
+            map_level=self.map_level,
             adversary=self.adversary > 0,
         )
 
-    def seen(self, cohort: Cohort, own: dict[str, Tensor]) -> Tensor:
-        """Return the images as the networks see them, shape (n, 1, height, width)."""
-        images = self.sites_operator.to_reference(np.array(cohort.images), own["site"].numpy())
+    def seen(self, cohort: Cohort, labels: dict[str, Tensor]) -> Tensor:
+        """Return the input images of the networks, shape (n, 1, height, width)."""
+        images = self.sites_operator.to_reference(np.array(cohort.images), labels["site"].numpy())
         return torch.as_tensor(np.where(cohort.mask, images, 0))[:, None]
 
     def renderer(self, context: ApplyContext) -> Renderer:
-        """Return what encodes, inverts and renders, on the context's device."""
-        return Renderer(
-            self.network.to(context.device),
-            self.prediction,
-            self.schedule,
-            self.sampler,
-            self.steps,
-            self.depth,
-            self.spacing,
-            self.code,
-        )
+        """Return the renderer on the device of the context."""
+        return self._made(Renderer, network=self.network.to(context.device))
+
+    def _made(self, kind: type[Made], **others: Any) -> Made:
+        """Return a dataclass whose fields are arguments of this method, except the others."""
+        names = {field.name for field in fields(kind)} - set(others)
+        return kind(**others, **{name: getattr(self, name) for name in names})
 
     def harmonize(
         self, cohort: Cohort, target: str | None = None, *, context: ApplyContext
     ) -> NDArray[np.float32]:
-        """Return the images rendered under the target's site, shape (n, height, width).
+        """Return the images rendered at the target site, shape (n, height, width).
 
-        Outside each scan's own mask the images stay 0, as they came.
+        They are 0 outside each scan's own mask.
         """
         if len(cohort) == 0:
             return np.empty_like(cohort.images)
         site = None if target == OWN_SITE else (target or self.reference_site)
-        told = not self.blind
-        own = self.labels.tensors(cohort, None, told, context.log)
-        wanted = self.labels.tensors(cohort, site, told, context.log)
-        renderer = self.renderer(context)
+        own = self.labels.tensors(cohort, None, not self.blind, context.log)
+        wanted = self.labels.tensors(cohort, site, not self.blind, context.log)
         seeds = [seed_from("code", context.seed, *key) for key in cohort.keys]
         with threads(context.threads):
-            out = renderer.run(
-                self.seen(cohort, own),
-                own,
-                wanted,
-                seeds,
-                context.progress,
-                self.info.name,
+            out = self.renderer(context).run(
+                self.seen(cohort, own), own, wanted, seeds, context.progress, self.info.name
             )
         rendered = self.sites_operator.from_reference(out[:, 0].numpy(), wanted["site"].numpy())
         return np.where(cohort.mask, rendered, 0).astype(np.float32)
 
     def save(self, folder: Path) -> None:
-        """Write the averaged weights, the label coding and the curve."""
-        weights = {k: v.cpu().numpy() for k, v in self.network.state_dict().items()}
-        arrays = under("net", weights) | under("history", self._history)
+        """Write the averaged weights, the label coding, the operator and the training curve."""
+        arrays = weight_arrays("net", self.network) | add_prefix("history", self._history)
         if self.operator:
-            arrays |= under("operator", vars(self.sites_operator))
+            arrays |= add_prefix("operator", vars(self.sites_operator))
         config = {
             "params": self.params(),
             "size": self.size,
-            "labels": self.labels.to_json(),
+            "labels": asdict(self.labels),
             "reference_site": self.reference_site,
         }
         save_model(folder, arrays, config)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
+        """Return the method that `save` wrote."""
         arrays, config = load_model(folder)
         method = cls(**config["params"])
         method.size = tuple(config["size"])
-        method.labels = LabelCoding.from_json(config["labels"])
+        method.labels = LabelCoding(**config["labels"])
         method.reference_site = config["reference_site"]
-        method._history = below("history", arrays)
-        fields = below("operator", arrays)
+        method._history = strip_prefix("history", arrays)
+        operator = strip_prefix("operator", arrays)
         method.sites_operator = (
-            SiteOperator(**fields)
-            if fields
+            SiteOperator(**operator)
+            if operator
             else SiteOperator.none(len(method.labels.sites), method.size)
         )
-        method.network = at_rest(method._network())
-        weights = {k: torch.from_numpy(v) for k, v in below("net", arrays).items()}
-        method.network.load_state_dict(weights)
+        method.network = with_weights(method._network(), "net", arrays)
         return method
 
 
@@ -383,9 +351,9 @@ BLIND: dict[str, Any] = {
     "scanners": 1.0,
     "images": 100_000,
 }
-"""The remedies that measurement on the development phantom favors, see docs/lab-notes.md."""
+"""The options that performed best on the development phantom, see docs/lab-notes.md."""
 
 
 def ddae_blind(**params: Any) -> DDAE:
-    """Return the variant that harmonizes without age and sex, with what measurement favors."""
+    """Return the variant that harmonizes without age and sex, with the options `BLIND`."""
     return DDAE(**{**BLIND, **params})

@@ -30,20 +30,19 @@ class Shape:
     Attributes
     ----------
     size : tuple of int
-        Height and width of the images, pixels.
+        Height and width of the images, in pixels.
     channels : int
-        Of the first level.
+        Channels of the first level.
     multipliers : tuple of int
-        Channels of each level, in units of `channels`; every level halves the grid.
+        Channels of each level, relative to the first level. Every level halves the grid.
     blocks : int
-        Residual blocks of a level.
+        Residual blocks per level.
     patch : int
         Side of the blocks of pixels that become channels before the first level; 1 for none.
     attention : int
-        Side, in pixels, of the largest grid with attention, counted in the image's own pixels
-        divided by the patch; 0 for none.
+        Side of the largest grid with attention, in patches; 0 for none.
     dropout : float
-        In every residual block.
+        Probability of dropout in every residual block.
     """
 
     size: tuple[int, int]
@@ -56,7 +55,7 @@ class Shape:
 
     @property
     def multiple(self) -> int:
-        """Sides are padded to a multiple of this."""
+        """The sides of images are padded to a multiple of this number."""
         return self.patch * 2 ** (len(self.multipliers) - 1)
 
     @property
@@ -70,9 +69,13 @@ class Shape:
         """Channels of each level."""
         return [self.channels * m for m in self.multipliers]
 
+    def fold(self, images: Tensor) -> Tensor:
+        """Pad images and move their patches into channels."""
+        return F.pixel_unshuffle(pad_to(images, self.multiple), self.patch)
+
 
 class _Block(nn.Module):
-    """A residual block, and attention where the grid is small enough."""
+    """A residual block, with attention if the grid is small enough."""
 
     def __init__(
         self, shape: Shape, level: int, inputs: int, time: int = 0, latents: Sequence[int] = ()
@@ -82,8 +85,8 @@ class _Block(nn.Module):
         self.residual = ConditionedBlock(
             inputs, outputs, time=time, latents=latents, dropout=shape.dropout
         )
-        near = shape.grids[level] <= shape.attention
-        self.attention = SelfAttention(outputs) if near else nn.Identity()
+        small = shape.grids[level] <= shape.attention
+        self.attention = SelfAttention(outputs) if small else nn.Identity()
 
     def forward(
         self, x: Tensor, time: Tensor | None = None, latents: Sequence[Tensor] = ()
@@ -100,36 +103,36 @@ class UNet(nn.Module):
         Sizes.
     latents : sequence of int
         Lengths of the latents that scale every residual block.
-    extra : int
-        Channels of a map on the first level's grid that is given beside the image.
+    code_map : int
+        Channels of a map on the grid of the first level that is added to the image's channels.
     """
 
-    def __init__(self, shape: Shape, latents: Sequence[int], extra: int = 0) -> None:
+    def __init__(self, shape: Shape, latents: Sequence[int], code_map: int = 0) -> None:
         super().__init__()
         self.shape = shape
-        widths, levels, time = shape.widths, len(shape.multipliers), 4 * shape.channels
+        widths, time = shape.widths, 4 * shape.channels
         self.time = nn.Sequential(nn.Linear(shape.channels, time), nn.SiLU(), nn.Linear(time, time))
-        self.stem = nn.Conv2d(shape.patch**2 + extra, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(shape.patch**2 + code_map, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
         before, skips = widths[0], []
-        for level in range(levels):
+        for level, width in enumerate(widths):
             blocks = nn.ModuleList()
             for _ in range(shape.blocks):
                 blocks.append(_Block(shape, level, before, time, latents))
-                before = widths[level]
+                before = width
                 skips.append(before)
             self.down.append(blocks)
-            if level < levels - 1:
+            if level < len(widths) - 1:
                 self.shrink.append(nn.Conv2d(before, before, 3, stride=2, padding=1))
         self.middle = nn.ModuleList(
-            _Block(shape, levels - 1, before, time, latents) for _ in range(2)
+            _Block(shape, len(widths) - 1, before, time, latents) for _ in range(2)
         )
-        for level in reversed(range(levels)):
+        for level, width in reversed(list(enumerate(widths))):
             blocks = nn.ModuleList()
             for _ in range(shape.blocks):
                 blocks.append(_Block(shape, level, before + skips.pop(), time, latents))
-                before = widths[level]
+                before = width
             self.up.append(blocks)
             if level:
                 self.grow.append(nn.Conv2d(before, before, 3, padding=1))
@@ -137,26 +140,22 @@ class UNet(nn.Module):
         self.out = nn.Sequential(norm(before), nn.SiLU(), last)
 
     def forward(
-        self, x: Tensor, times: Tensor, latents: Sequence[Tensor], extra: Tensor | None = None
+        self, x: Tensor, times: Tensor, latents: Sequence[Tensor], code_map: Tensor | None = None
     ) -> Tensor:
-        """Return the prediction.
+        """Return the prediction, shape (n, 1, height, width).
 
         Parameters
         ----------
         x : Tensor, shape (n, 1, height, width)
         times : Tensor, shape (n,)
-            0 to `ddae.diffusion.STEPS`.
+            From 0 to `ddae.diffusion.STEPS`.
         latents : sequence of Tensor, each of shape (n, length)
-        extra : Tensor or None, shape (n, extra, grid, grid)
-
-        Returns
-        -------
-        Tensor, shape (n, 1, height, width)
+        code_map : Tensor or None, shape (n, code_map, grid, grid)
         """
         height, width = x.shape[-2:]
         time = self.time(embed_time(times, self.shape.channels))
-        h = F.pixel_unshuffle(pad_to(x, self.shape.multiple), self.shape.patch)
-        h = self.stem(h if extra is None else torch.cat([h, extra], dim=1))
+        h = self.shape.fold(x)
+        h = self.stem(h if code_map is None else torch.cat([h, code_map], dim=1))
         skips = []
         for level, blocks in enumerate(self.down):
             for block in blocks.children():
@@ -175,23 +174,23 @@ class UNet(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Image to latent, s_phi: the way down of the noise predictor, without time.
+    """The image encoder s_phi: the contracting half of the noise predictor, without time.
 
     Parameters
     ----------
     shape : Shape
         Sizes.
     length : int
-        Of the latent.
-    extra : int
-        Channels of a map that is returned beside it; 0 for none.
-    reach : int
-        Level of the grid that the map is made on.
+        Length of the latent.
+    code_map : int
+        Channels of a map that is returned with the latent; 0 for none.
+    map_level : int
+        Level that computes the map.
     """
 
-    def __init__(self, shape: Shape, length: int, extra: int = 0, reach: int = 0) -> None:
+    def __init__(self, shape: Shape, length: int, code_map: int = 0, map_level: int = 0) -> None:
         super().__init__()
-        self.shape, self.reach = shape, reach
+        self.shape, self.map_level = shape, map_level
         widths = shape.widths
         self.stem = nn.Conv2d(shape.patch**2, widths[0], 3, padding=1)
         self.levels, self.shrink = nn.ModuleList(), nn.ModuleList()
@@ -205,31 +204,23 @@ class Encoder(nn.Module):
                 self.shrink.append(nn.Conv2d(before, before, 3, stride=2, padding=1))
         self.out = nn.Sequential(norm(before), nn.SiLU())
         self.latent = nn.Linear(before, length)
-        self.map = nn.Conv2d(widths[reach], extra, 1) if extra else None
+        self.map = nn.Conv2d(widths[map_level], code_map, 1) if code_map else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the latent, shape (n, length), and the map on the first level's grid, or None."""
-        h = self.stem(F.pixel_unshuffle(pad_to(images, self.shape.multiple), self.shape.patch))
-        extra = None
+        h = self.stem(self.shape.fold(images))
+        code_map = None
         for level, blocks in enumerate(self.levels):
             h = blocks(h)
-            if self.map is not None and level == self.reach:
-                extra = F.interpolate(self.map(h), scale_factor=2**level, mode="bilinear")
+            if self.map is not None and level == self.map_level:
+                code_map = F.interpolate(self.map(h), scale_factor=2**level, mode="bilinear")
             if level < len(self.shrink):
                 h = self.shrink[level](h)
-        return self.latent(self.out(h).mean(dim=(2, 3))), extra
+        return self.latent(self.out(h).mean(dim=(2, 3))), code_map
 
 
 class LabelEncoder(nn.Module):
-    """Age, sex and site to latent, f_psi; a learned null where age or sex is not told.
-
-    Parameters
-    ----------
-    sites : int
-        Number of sites.
-    length : int
-        Of the latent.
-    """
+    """The label encoder f_psi, with learned embeddings of an unknown age and an unknown sex."""
 
     def __init__(self, sites: int, length: int) -> None:
         super().__init__()
@@ -245,9 +236,9 @@ class LabelEncoder(nn.Module):
         Parameters
         ----------
         age : Tensor of float32, shape (n,)
-            Standardized; NaN where it is not told.
+            Standardized; NaN if unknown.
         sex : Tensor of int64, shape (n,)
-            0, 1, or 2 where it is not told.
+            0, 1, or 2 if unknown.
         site : Tensor of int64, shape (n,)
         """
         known = self.age(torch.nan_to_num(age)[:, None])
@@ -265,15 +256,15 @@ class DDAENetwork(nn.Module):
     sites : int
         Number of sites.
     known, unknown : int
-        Lengths of the latent of the labels and of the image.
+        Lengths of the latents of the labels and of the image.
     merge : {"project", "sum", "separate"}
-        Project both, joined, to one; add them; or let each scale the blocks by itself.
+        Project both latents to one, add them, or let each of them scale the blocks.
     kappa_std : float
         Standard deviation of the noise on the labels' latent in training.
-    extra, reach : int
+    code_map, map_level : int
         See `Encoder`.
     adversary : bool
-        Whether a classifier of the site reads the image's latents, see `reverse_gradient`.
+        Whether a classifier predicts the site from the image's latents, see `reverse_gradient`.
     """
 
     def __init__(
@@ -285,24 +276,24 @@ class DDAENetwork(nn.Module):
         unknown: int,
         merge: Merge,
         kappa_std: float,
-        extra: int,
-        reach: int,
+        code_map: int,
+        map_level: int,
         adversary: bool,
     ) -> None:
         super().__init__()
         self.merge, self.kappa_std = merge, kappa_std
         self.labels = LabelEncoder(sites, unknown if merge == "sum" else known)
-        self.encoder = Encoder(shape, unknown, extra, reach)
+        self.encoder = Encoder(shape, unknown, code_map, map_level)
         both = self.labels.no_age.numel() + unknown
         self.join = nn.Linear(both, unknown) if merge == "project" else None
         latents = [known, unknown] if merge == "separate" else [unknown]
-        self.unet = UNet(shape, latents, extra)
-        self.critic = _Critic(unknown, extra, sites) if adversary else None
+        self.unet = UNet(shape, latents, code_map)
+        self.critic = _Critic(unknown, code_map, sites) if adversary else None
 
     def forward(
         self, x: Tensor, times: Tensor, seen: Tensor, labels: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the prediction at `x`, and the adversary's logits of the sites, shape (n, sites).
+        """Return the prediction for `x`, and the adversary's logits of the sites or None.
 
         Parameters
         ----------
@@ -310,22 +301,26 @@ class DDAENetwork(nn.Module):
             Noisy images.
         times : Tensor, shape (n,)
         seen : Tensor, shape (n, 1, height, width)
-            What the encoder sees of them.
+            Input of the encoder.
         labels : dict of Tensor
             ``age``, ``sex`` and ``site``, see `LabelEncoder`.
         """
-        z, extra = self.encoder(seen)
+        z, code_map = self.encoder(seen)
         logits = None
         if self.critic is not None:
-            logits = self.critic(
-                reverse_gradient(z), None if extra is None else reverse_gradient(extra)
-            )
-        return self.predict(x, times, z, extra, labels), logits
+            reversed_map = None if code_map is None else reverse_gradient(code_map)
+            logits = self.critic(reverse_gradient(z), reversed_map)
+        return self.predict(x, times, z, code_map, labels), logits
 
     def predict(
-        self, x: Tensor, times: Tensor, z: Tensor, extra: Tensor | None, labels: dict[str, Tensor]
+        self,
+        x: Tensor,
+        times: Tensor,
+        z: Tensor,
+        code_map: Tensor | None,
+        labels: dict[str, Tensor],
     ) -> Tensor:
-        """Return the prediction at `x` with the image's latents given, shape (n, 1, h, w)."""
+        """Return the prediction for `x` with the latents of the image, shape (n, 1, h, w)."""
         known = self.labels(**labels)
         if self.training and self.kappa_std:
             known = known + self.kappa_std * torch.randn_like(known)
@@ -334,33 +329,28 @@ class DDAENetwork(nn.Module):
             latents = [known + z]
         elif self.join is not None:
             latents = [self.join(torch.cat(latents, dim=1))]
-        return self.unet(x, times, latents, extra)
+        return self.unet(x, times, latents, code_map)
 
 
 class _Critic(nn.Module):
-    """Reads the site from the image's latents."""
+    """Predicts the site from the latents of the image."""
 
-    def __init__(self, length: int, extra: int, sites: int) -> None:
+    def __init__(self, length: int, code_map: int, sites: int) -> None:
         super().__init__()
-        self.pixels = (
-            nn.Sequential(
-                nn.Conv2d(extra, 32, 3, stride=2, padding=1),
+        self.pixels = None
+        if code_map:
+            self.pixels = nn.Sequential(
+                nn.Conv2d(code_map, 32, 3, stride=2, padding=1),
                 nn.SiLU(),
                 nn.Conv2d(32, 64, 3, stride=2, padding=1),
                 nn.SiLU(),
             )
-            if extra
-            else None
-        )
-        self.out = nn.Sequential(
-            nn.Linear(length + (128 if extra else 0), 128),
-            nn.SiLU(),
-            nn.Linear(128, sites),
-        )
+            length += 128
+        self.out = nn.Sequential(nn.Linear(length, 128), nn.SiLU(), nn.Linear(128, sites))
 
-    def forward(self, z: Tensor, extra: Tensor | None) -> Tensor:
-        if self.pixels is not None and extra is not None:
-            h = self.pixels(extra)
-            # Mean and spread of each channel: contrast shows in one, noise and blur in the other.
+    def forward(self, z: Tensor, code_map: Tensor | None) -> Tensor:
+        if self.pixels is not None and code_map is not None:
+            h = self.pixels(code_map)
+            # The means of channels show contrast, the standard deviations noise and blur.
             z = torch.cat([z, h.mean(dim=(2, 3)), h.var(dim=(2, 3)).add(1e-5).sqrt()], dim=1)
         return self.out(z)

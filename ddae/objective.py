@@ -1,28 +1,28 @@
-"""What the DDAE minimizes: the error of the predicted noise; what keeps site out of the code."""
+"""The loss of the DDAE: the error of the prediction, and an adversary that predicts the site."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ddae.diffusion import STEPS, Schedule, angles, noised, velocity_of
-from ddae.labels import NOT_TOLD
+from ddae.labels import UNKNOWN_SEX
 from harmbench.training.scanners import random_scanner
 
 Prediction = Literal["noise", "velocity"]
 
 
 def to_range(images: Tensor) -> Tensor:
-    """Map intensities of 0 to 1 to the network's -1 to 1."""
+    """Map intensities from [0, 1] to the network's range [-1, 1]."""
     return 2 * images - 1
 
 
 def from_range(images: Tensor) -> Tensor:
-    """Turn round `to_range`."""
+    """Map intensities from the network's range to [0, 1]."""
     return (images + 1) / 2
 
 
@@ -30,10 +30,8 @@ def from_range(images: Tensor) -> Tensor:
 class Objective:
     """The loss of a batch, for `harmbench.training.loop.train`.
 
-    See `ddae.method.DDAE` for the options.
-
-    A batch holds ``image`` (n, 1, height, width), the labels ``age``, ``sex``, ``site`` and the
-    ``weight`` of every scan, shape (n,).
+    A batch contains ``image`` (n, 1, height, width), the labels ``age``, ``sex`` and ``site``, and
+    the ``weight`` of every scan, each of shape (n,). `ddae.method.DDAE` describes the attributes.
     """
 
     prediction: Prediction
@@ -43,7 +41,7 @@ class Objective:
     untold: float
 
     def __call__(
-        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+        self, model: Any, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its parts ``error`` and, with an adversary, ``site``."""
         image = batch["image"]
@@ -53,7 +51,7 @@ class Objective:
         clean = to_range(image)
         x = noised(clean, noise, phi)
         seen = random_scanner(image, self.scanners, generator) if self.scanners else image
-        predicted, logits = model(x, times, to_range(seen), self._told(batch, generator))
+        predicted, logits = model(x, times, to_range(seen), self._labels(batch, generator))
         wanted = noise if self.prediction == "noise" else velocity_of(clean, noise, phi)
         errors = (predicted.float() - wanted).square().mean(dim=(1, 2, 3))
         error = (batch["weight"] * errors).mean()
@@ -62,21 +60,21 @@ class Objective:
         site = F.cross_entropy(logits.float(), batch["site"])
         return error + self.adversary * site, {"error": error, "site": site}
 
-    def _told(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the labels, age and sex replaced by nothing in a share of the images."""
+    def _labels(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the labels, with age and sex hidden for a random share of the images."""
         labels = {name: batch[name] for name in ("age", "sex", "site")}
         if self.untold:
             draw = torch.rand(len(batch["age"]), generator=generator, device=generator.device)
             hidden = draw < self.untold
             labels["age"] = labels["age"].masked_fill(hidden, torch.nan)
-            labels["sex"] = labels["sex"].masked_fill(hidden, NOT_TOLD)
+            labels["sex"] = labels["sex"].masked_fill(hidden, UNKNOWN_SEX)
         return labels
 
 
 def stratified_times(n: int, generator: torch.Generator) -> Tensor:
-    """Return one time an image, evenly spread over 1 to `STEPS` from a random start, shape (n,).
+    """Return a time for each image, evenly spaced over 1 to `STEPS` from a random start.
 
-    Independent times would make the loss of a small batch far noisier.
+    The loss of a small batch would be much noisier with independent times.
     """
     device = generator.device
     start = torch.rand((), generator=generator, device=device)

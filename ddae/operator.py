@@ -1,16 +1,17 @@
 """Each site's effect as a differential operator with smooth coefficients, without paired scans.
 
-A scanner bends the gray scale, shades it, blurs and distorts. To first order the reference site's
-image of a person is the image at hand plus a sum of seven terms, each times a smooth field:
+A scanner changes contrast, bias field, blur and geometry. To first order, the image of a person at
+the reference site is the image at another site plus seven terms, each multiplied by a smooth field:
 
     x' = x + sum_k c_k(v) f_k(x),   f = 1, x, x^2, x^3, dx/dy, dx/dx, Laplacian of x
 
-The fields are polynomials in place, so a site has some hundred numbers, not two for every pixel as
-in ComBat, and the difference of two sites' mean images suffices to find them: that difference is
-those terms of the mean image, plus the chance of who was scanned where. How people differ is known
-from the residuals within sites, which weigh the pixels (generalized least squares); how large each
-kind of term is at all is learned from all sites together (empirical Bayes). The operator is applied
-with the person's own derivatives, not with the mean's, and needs no covariates then.
+The fields are polynomials of the position. A site thus has about a hundred parameters, while ComBat
+has two per pixel, and the difference of the mean images of two sites is sufficient to estimate
+them. This difference consists of the same terms of the mean image and of random differences between
+the people scanned. The residuals within sites estimate the covariance of people, which weights the
+pixels (generalized least squares). The prior variance of each kind of term is estimated from all
+sites (empirical Bayes). The operator is applied to the derivatives of a person's own image, and
+needs no covariates then.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate
 
 Floats = NDArray[np.float64]
+Images = NDArray[np.float32]
 TERMS = 7
 LEAST_SCANS = 10
-"""Scans of every site that must have tissue at a pixel; elsewhere images pass unchanged."""
+"""A pixel is changed only if at least this many scans of every site have tissue there."""
 PASSES = 2
-"""The second sees mean images with the first's result, so its terms are nearer the truth's."""
+"""The second pass uses the result of the first, so its terms are more accurate."""
 FLOOR = 1.0
-"""Variance that is added to that between people, in units of a pixel's mean variance."""
+"""Variance added to that between people, relative to the mean variance of a pixel."""
 ROUNDS = 30
 """Rounds of empirical Bayes."""
 LAPLACE = np.array([[[0, 1, 0], [1, -4, 1], [0, 1, 0]]], dtype=float)
@@ -39,18 +41,19 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class SiteOperator:
-    """Maps every site's images to the reference site, and back.
+    """Maps images of every site to the reference site, and back.
 
     Attributes
     ----------
     there : ndarray of float32, shape (passes, sites, terms, height, width)
-        The fields of each pass; 0 for the reference site and where too few scans have tissue.
+        The fields of each pass to the reference site; 0 for the reference site and for pixels that
+        are not changed.
     back : ndarray of float32, shape (sites, terms, height, width)
-        Those of the way back.
+        The fields from the reference site.
     """
 
-    there: NDArray[np.float32]
-    back: NDArray[np.float32]
+    there: Images
+    back: Images
 
     @classmethod
     def none(cls, sites: int, size: tuple[int, int]) -> SiteOperator:
@@ -61,7 +64,7 @@ class SiteOperator:
     @classmethod
     def learn(
         cls,
-        images: NDArray[np.float32],
+        images: Images,
         mask: NDArray[np.bool_],
         site: NDArray[np.int64],
         covariates: Floats,
@@ -74,13 +77,13 @@ class SiteOperator:
         ----------
         images, mask : ndarray, shape (n, height, width)
         site : ndarray of int, shape (n,)
-            0 to the number of sites - 1, each at least once.
+            From 0 to the number of sites - 1, each at least once.
         covariates : ndarray, shape (n, k)
-            Keep the sites' populations out of the difference of their means.
+            Their effects are removed from the differences between sites.
         reference : int
             The reference site.
         degree : int
-            Of the fields' polynomials.
+            Degree of the polynomials.
         """
         sites = int(site.max()) + 1
         counts = np.stack([mask[site == s].sum(axis=0) for s in range(sites)])
@@ -100,31 +103,25 @@ class SiteOperator:
         back[reference] = 0
         return cls(np.stack(there).astype(np.float32), back.astype(np.float32))
 
-    def to_reference(
-        self, images: NDArray[np.float32], site: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """Return images of the given sites as at the reference site, shape (n, height, width)."""
+    def to_reference(self, images: Images, site: NDArray[np.int64]) -> Images:
+        """Map images (n, height, width) from their sites to the reference site."""
         return self._through(images, [fields[site] for fields in self.there])
 
-    def from_reference(
-        self, images: NDArray[np.float32], site: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """Turn round `to_reference`, nearly: the way back is a least-squares fit."""
+    def from_reference(self, images: Images, site: NDArray[np.int64]) -> Images:
+        """Map images from the reference site to the given sites, by a least-squares fit."""
         return self._through(images, [self.back[site]])
 
     @staticmethod
-    def _through(
-        images: NDArray[np.float32], stages: list[NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
+    def _through(images: Images, stages: list[Images]) -> Images:
         out = images.astype(np.float64)
         for fields in stages:
-            # Outside the head an image stays what it is.
+            # The background does not change.
             out = np.where(images != 0, _applied(out, fields), out)
         return out.astype(np.float32)
 
 
 class _Fields:
-    """Polynomial fields over the pixels where enough is known, and the terms they multiply."""
+    """Polynomial fields over the pixels with enough scans."""
 
     def __init__(self, known: NDArray[np.bool_], degree: int) -> None:
         self.known = known
@@ -134,24 +131,18 @@ class _Fields:
         self.order = np.array([i + j for i, j in pairs])
 
     def columns(self, image: Floats) -> Floats:
-        """Return every term of an image times every polynomial, shape (pixels, terms * basis)."""
+        """Return all products of terms and polynomials of an image, (pixels, terms * basis)."""
         products = _terms(image[None])[0][:, None] * self.basis
         return products[:, :, self.known].reshape(-1, int(self.known.sum())).T
 
     def groups(self) -> NDArray[np.int64]:
-        """Number of the group of each column: one for each term and order of its polynomial."""
+        """Return the group of each column: its term and the order of its polynomial."""
         return (np.arange(TERMS)[:, None] * (self.order.max() + 1) + self.order).ravel()
 
     def maps(self, coefficients: Floats) -> Floats:
-        """Return fields, shape (..., 7, height, width), for coefficients of the columns."""
+        """Return the fields, shape (..., 7, height, width), for coefficients of the columns."""
         shaped = coefficients.reshape(*coefficients.shape[:-1], TERMS, -1)
         return np.where(self.known, np.tensordot(shaped, self.basis, axes=1), 0.0)
-
-    def image(self, values: Floats) -> Floats:
-        """Return values of the known pixels as an image, 0 elsewhere."""
-        out = np.zeros(self.known.shape)
-        out[self.known] = values
-        return out
 
 
 def _terms(images: Floats) -> Floats:
@@ -163,7 +154,7 @@ def _terms(images: Floats) -> Floats:
 
 
 def _applied(images: Floats, fields: NDArray) -> Floats:
-    """Return images plus their terms times the fields, one set of fields an image."""
+    """Return images plus their terms times the fields of each image."""
     out = np.empty_like(images)
     for start in range(0, len(images), BLOCK):
         at = slice(start, start + BLOCK)
@@ -180,55 +171,52 @@ def _one_pass(
     level = slopes[:sites]
     spread = np.linalg.pinv(design.T @ design)
     others = [s for s in range(sites) if s != reference]
-    chance = np.array(
+    # Variance of the difference of two sites' means, in units of the variance between people.
+    variance = np.array(
         [spread[s, s] + spread[reference, reference] - 2 * spread[s, reference] for s in others]
     )
-    columns = fields.columns(fields.image(level.mean(axis=0)))
+    mean = np.zeros(fields.known.shape)
+    mean[fields.known] = level.mean(axis=0)
+    columns = fields.columns(mean)
     found = np.zeros((sites, columns.shape[1]))
     found[others] = _shrunken(
-        whiten(columns), whiten((level[reference] - level[others]).T), chance, fields.groups()
+        whiten(columns), whiten((level[reference] - level[others]).T), variance, fields.groups()
     )
     return fields.maps(found)
 
 
 def _whitener(residuals: Floats, freedom: int) -> Callable[[Floats], Floats]:
-    """Return what divides columns, shape (pixels, m), by the root of the people's covariance."""
+    """Return a function that multiplies (pixels, m) by the inverse root of people's covariance."""
     _, values, axes = np.linalg.svd(residuals / np.sqrt(max(freedom, 1)), full_matrices=False)
     floor = FLOOR * (values**2).sum() / residuals.shape[1] + 1e-12
     gain = 1 / np.sqrt(values**2 + floor) - 1 / np.sqrt(floor)
     return lambda columns: columns / np.sqrt(floor) + axes.T @ (gain[:, None] * (axes @ columns))
 
 
-def _shrunken(columns: Floats, targets: Floats, chance: Floats, group: NDArray[np.int64]) -> Floats:
+def _shrunken(columns: Floats, targets: Floats, noise: Floats, group: NDArray[np.int64]) -> Floats:
     """Return the posterior means of the coefficients, shape (m, columns).
 
-    Each of the m targets is the columns times its coefficients plus noise of variance `chance`;
-    coefficients of a group have one prior variance, that of the posterior over all targets.
+    Each of the m targets is the columns times its coefficients plus noise of this variance. All
+    coefficients of a group have the same prior variance, estimated from all targets.
     """
     gram, moments = columns.T @ columns, columns.T @ targets
-    variance = np.full(len(gram), 1e-3)
+    prior = np.full(len(gram), 1e-3)
     for _ in range(ROUNDS):
-        covariances = [np.linalg.inv(gram / c + np.diag(1 / variance)) for c in chance]
-        means = np.stack(
-            [
-                v @ moments[:, i] / c
-                for i, (v, c) in enumerate(zip(covariances, chance, strict=True))
-            ]
-        )
-        second = np.mean(means**2 + [np.diag(v) for v in covariances], axis=0)
-        sums = np.bincount(group, second) / np.bincount(group)
-        variance = sums[group] + 1e-12
+        covariances = [np.linalg.inv(gram / v + np.diag(1 / prior)) for v in noise]
+        each = zip(covariances, moments.T, noise, strict=True)
+        means = np.stack([c @ moment / v for c, moment, v in each])
+        second = np.mean(means**2 + [np.diag(c) for c in covariances], axis=0)
+        prior = (np.bincount(group, second) / np.bincount(group))[group] + 1e-12
     return means
 
 
-def _way_back(images: Floats, wanted: NDArray[np.float32], fields: _Fields) -> Floats:
-    """Return the fields that best give `wanted` from `images`, pair by pair."""
-    gram: Floats | float = 0.0
-    moments: Floats | float = 0.0
+def _way_back(images: Floats, wanted: Images, fields: _Fields) -> Floats:
+    """Return the fields that map each image to the wanted one with the least squared error."""
+    size = TERMS * len(fields.basis)
+    gram, moments = np.zeros((size, size)), np.zeros(size)
     for image, want in zip(images, wanted.astype(np.float64), strict=True):
         columns = fields.columns(image)
-        gram = gram + columns.T @ columns
-        moments = moments + columns.T @ (want - image)[fields.known]
-    gram = np.asarray(gram)
-    ridge = 1e-6 * np.trace(gram) / len(gram) * np.eye(len(gram))
-    return fields.maps(np.linalg.solve(gram + ridge, np.asarray(moments)))
+        gram += columns.T @ columns
+        moments += columns.T @ (want - image)[fields.known]
+    ridge = 1e-6 * np.trace(gram) / size * np.eye(size)
+    return fields.maps(np.linalg.solve(gram + ridge, moments))

@@ -1,42 +1,41 @@
-"""Which weights of a training are kept: those with the lowest error on subjects left out of it."""
+"""Selection of the weights with the lowest error on subjects that are not trained on."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from harmbench.files.atomic import write_atomic
 from harmbench.seeding import seed_from
+from harmbench.training.checkpoint import load_tensors, save_tensors
 
 FILE = "best.safetensors"
 DRAWS = 4
-"""Draws of times and noise for every image; always the same ones, so that errors compare."""
+"""Random times and noises per image. They are the same each time, so that errors are comparable."""
 
-Error = Callable[[nn.Module, dict[str, Tensor], torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+Error = Callable[[Any, dict[str, Tensor], torch.Generator], tuple[Tensor, dict[str, Tensor]]]
 
 
 class BestOnValidation:
-    """Looks at a training from time to time and keeps its best weights.
+    """Evaluates a model several times during its training and keeps the best weights.
 
-    A diffusion model of some hundred images learns them by heart: its error on other subjects
-    rises again long before the loss stops falling.
+    A diffusion model of some hundred images memorizes them: its error on other subjects increases
+    long before the loss stops decreasing.
 
     Parameters
     ----------
     objective : callable
-        As in training; its part ``"error"`` decides.
+        The objective of the training; the part ``"error"`` is compared.
     data : dict of Tensor
-        The rows left out, as one batch.
+        The validation rows as one batch.
     folder : Path or None
-        Where the best weights survive an interruption.
+        Where the best weights are saved, for a training that is interrupted.
     """
 
     def __init__(self, objective: Error, data: dict[str, Tensor], folder: Path | None) -> None:
@@ -45,11 +44,11 @@ class BestOnValidation:
         self.errors: dict[int, float] = {}
         self.weights: dict[str, Tensor] = {}
         if self.path is not None and self.path.is_file():
-            self._restore(self.path)
+            self.errors, self.weights = load_tensors(self.path, _errors)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, images: int) -> None:
-        """Measure the error after so many images; see `harmbench.training.loop.train`."""
+        """Measure the error after a number of images; see `harmbench.training.loop.train`."""
         device = next(model.parameters()).device
         batch = {name: values.to(device) for name, values in self.data.items()}
         found = []
@@ -60,31 +59,21 @@ class BestOnValidation:
         best = min(self.errors.values(), default=float("inf"))
         self.errors[images] = error
         if error < best:
-            # safetensors refuses tensors that are not contiguous.
-            self.weights = {
-                name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-                for name, value in model.state_dict().items()
-            }
+            self.weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         if self.path is not None:
-            self._keep(self.path)
+            save_tensors(self.path, self.weights, {"errors": json.dumps(self.errors)})
 
-    def take(self, model: nn.Module) -> None:
-        """Put the best weights into a model."""
+    def restore_best(self, model: nn.Module) -> None:
+        """Load the best weights into a model."""
         if self.weights:
             model.load_state_dict(self.weights)
 
     def curve(self, images: NDArray) -> NDArray[np.float64]:
-        """Return the error last measured at each of these numbers of images, NaN before."""
+        """Return the last measured error at each of these numbers of images, NaN before."""
         at = sorted(self.errors)
         index = np.searchsorted(at, images, side="right")
         return np.array([self.errors[at[i - 1]] if i else np.nan for i in index])
 
-    def _keep(self, path: Path) -> None:
-        about = {"errors": json.dumps(self.errors)}
-        write_atomic(path, lambda written: save_file(self.weights, written, metadata=about))
 
-    def _restore(self, path: Path) -> None:
-        with safe_open(path, framework="pt") as file:
-            errors = json.loads((file.metadata() or {})["errors"])
-            self.weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        self.errors = {int(images): error for images, error in errors.items()}
+def _errors(metadata: dict[str, str]) -> dict[int, float]:
+    return {int(images): error for images, error in json.loads(metadata["errors"]).items()}

@@ -17,8 +17,15 @@ from scipy.ndimage import binary_dilation
 from scipy.stats import norm
 from torch.distributions import Laplace, Normal, kl_divergence
 
-from baselines.cvae.health import LEAST_SCALE, require_alive, watch
-from baselines.cvae.losses import cvae_loss, kl_to_others, kl_to_prior, negative_log_likelihood
+from baselines.cvae.losses import (
+    LEAST_SCALE,
+    cvae_loss,
+    kl_to_others,
+    kl_to_prior,
+    negative_log_likelihood,
+    require_alive,
+    watch,
+)
 from baselines.cvae.method import CVAE
 from baselines.cvae.networks import Network, Posterior, Rendered, draw
 from harmbench.checks import method_checks

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ddae.diagnostics import codes, site_probe
-from ddae.labels import NOT_TOLD, LabelCoding
+from ddae.labels import UNKNOWN_SEX, LabelCoding
 from ddae.method import DDAE, ddae_blind
 from ddae.networks import DDAENetwork, Shape
 from ddae.objective import Objective, stratified_times
@@ -43,8 +43,8 @@ def network(**params):
         "unknown": 7,
         "merge": "separate",
         "kappa_std": 0.0,
-        "extra": 0,
-        "reach": 0,
+        "code_map": 0,
+        "map_level": 0,
         "adversary": False,
     }
     with torch.random.fork_rng([]):
@@ -155,7 +155,7 @@ def test_missing_labels_are_the_fits_own():
     assert int(values["sex"][2]) in (0, 1)
     untold = coding.tensors(holes, cohort.sites[1], False, log)
     assert torch.isnan(untold["age"]).all()
-    assert set(untold["sex"].tolist()) == {NOT_TOLD}
+    assert set(untold["sex"].tolist()) == {UNKNOWN_SEX}
     assert set(untold["site"].tolist()) == {1}
     with pytest.raises(HarmbenchError, match="nowhere"):
         coding.tensors(holes, "nowhere", True, log)
@@ -169,7 +169,7 @@ def test_times_are_spread_evenly():
 
 def test_the_adversary_turns_the_encoders_gradient_round():
     """With reversal the encoder climbs the site loss that the critic descends."""
-    net = network(adversary=True, extra=3, reach=1)
+    net = network(adversary=True, code_map=3, map_level=1)
     one = batch()
     grads = []
     for weight in (0.0, 1.0):
@@ -191,10 +191,10 @@ def test_the_adversary_turns_the_encoders_gradient_round():
 
 def test_labels_untold_reach_the_network_as_nothing():
     objective = Objective("velocity", "cosine", 0.0, 0.0, 0.5)
-    told = objective._told(batch(400), torch.Generator().manual_seed(0))
+    told = objective._labels(batch(400), torch.Generator().manual_seed(0))
     hidden = torch.isnan(told["age"])
     assert 0.4 < float(hidden.float().mean()) < 0.6
-    assert torch.equal(hidden, told["sex"] == NOT_TOLD)
+    assert torch.equal(hidden, told["sex"] == UNKNOWN_SEX)
 
 
 @pytest.mark.parametrize("merge", ["project", "sum", "separate"])
@@ -258,7 +258,7 @@ def test_validation_rows_are_left_out_and_decide():
     kept = DDAE(**TINY).fit(cohort, context)
     assert np.isfinite(kept.history["validation"]).any()
     assert len(kept.history["validation"]) == len(kept.history["images"])
-    rows, aside = kept._trained_on(cohort, context)
+    rows, aside = kept._split(cohort, context)
     assert (len(rows), len(aside)) == (50, 10)
     without = DDAE(**TINY, validate=False).fit(cohort, context)
     assert "validation" not in without.history

@@ -6,7 +6,7 @@ from harmbench.training.layers import (
     GroupedConv,
     GroupedLinear,
     SelfAttention,
-    at_rest,
+    for_inference,
     space_to_depth,
 )
 
@@ -38,14 +38,14 @@ def test_space_to_depth_is_torchs_pixel_unshuffle():
     assert folded.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_network_at_rest_gives_what_it_gave():
+def test_a_network_for_inference_gives_what_it_gave():
     torch.manual_seed(0)
     network = torch.nn.Sequential(ConditionedBlock(4, 8), SelfAttention(8))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     x = torch.randn(5, 4, 8, 6)
     expected = network.eval()(x).detach()
-    torch.testing.assert_close(at_rest(network)(x), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(for_inference(network)(x), expected, rtol=1e-5, atol=1e-5)
     assert not network[0].first[2].weight.is_contiguous()
     assert not any(parameter.requires_grad for parameter in network.parameters())
 

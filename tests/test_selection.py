@@ -24,32 +24,32 @@ def model_with(value):
 
 def test_the_best_weights_are_taken_back(tmp_path):
     data = {"image": torch.zeros(4, 1)}
-    judge = BestOnValidation(error_of_weight, data, tmp_path / "new")
+    validation = BestOnValidation(error_of_weight, data, tmp_path / "new")
     for images, value in ((10, 1.0), (20, 2.9), (30, 5.0)):
-        judge(model_with(value), images)
+        validation(model_with(value), images)
     model = model_with(5.0)
-    judge.take(model)
+    validation.restore_best(model)
     assert model.weight.item() == np.float32(2.9)
-    curve = judge.curve(np.array([5, 10, 25, 40]))
+    curve = validation.curve(np.array([5, 10, 25, 40]))
     assert np.isnan(curve[0])
     assert curve[1] == curve[3] > curve[2]
     again = BestOnValidation(error_of_weight, data, tmp_path / "new")
-    assert again.errors == judge.errors
+    assert again.errors == validation.errors
     again(model_with(4.0), 40)
     fresh = model_with(0.0)
-    again.take(fresh)
+    again.restore_best(fresh)
     assert fresh.weight.item() == np.float32(2.9)
 
 
 def test_the_same_weights_have_the_same_error():
-    judge = BestOnValidation(error_of_weight, {"image": torch.zeros(4, 1)}, None)
-    judge(model_with(1.0), 1)
-    judge(model_with(1.0), 2)
-    assert judge.errors[1] == judge.errors[2]
+    validation = BestOnValidation(error_of_weight, {"image": torch.zeros(4, 1)}, None)
+    validation(model_with(1.0), 1)
+    validation(model_with(1.0), 2)
+    assert validation.errors[1] == validation.errors[2]
 
 
 def test_nothing_measured_changes_nothing():
-    judge = BestOnValidation(error_of_weight, {"image": torch.zeros(4, 1)}, None)
+    validation = BestOnValidation(error_of_weight, {"image": torch.zeros(4, 1)}, None)
     model = model_with(7.0)
-    judge.take(model)
+    validation.restore_best(model)
     assert model.weight.item() == 7.0

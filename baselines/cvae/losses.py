@@ -1,39 +1,43 @@
-"""The losses of the conditional VAE, as functions of tensors."""
+"""The losses of the conditional VAE, and the checks that its training has not collapsed."""
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.cvae.networks import Rendered
+from baselines.cvae.networks import Network, Rendered
+from harmbench.training.loop import Diverged
 
 Likelihood = Literal["gaussian", "laplace"]
+
+LEAST_NATS = 0.1
+"""Smallest KL divergence of a useful code, in nats per image."""
+LEAST_SCALE = 1e-4
+"""Smallest scale of the likelihood. A smaller one means that an image is constant."""
 
 
 def negative_log_likelihood(
     output: Tensor, images: Tensor, support: Tensor, log_scale: Tensor, likelihood: Likelihood
 ) -> Tensor:
-    """Return minus the log density of the images in the support, nats per voxel.
+    """Return the negative log-likelihood of the images, in nats per voxel of the support.
 
-    The scale is learned, so reconstruction and KL are weighed by the data and not by hand
+    The scale is learned, so the data set the balance of reconstruction and KL divergence
     (Rybkin 2021, arXiv 2006.13202, for the Gaussian).
 
     Parameters
     ----------
     output, images : Tensor, shape (n, height, width)
     support : Tensor of bool, shape (n, height, width)
-        Voxels that count.
     log_scale : Tensor, shape ()
         Logarithm of the standard deviation (Gaussian) or of the mean absolute deviation (Laplace).
     likelihood : {"gaussian", "laplace"}
-
-    Returns
-    -------
-    Tensor, shape ()
     """
     error = (output.float() - images)[support] * torch.exp(-log_scale)
     if likelihood == "laplace":
@@ -42,44 +46,27 @@ def negative_log_likelihood(
 
 
 def kl_to_prior(mean: Tensor, log_var: Tensor) -> Tensor:
-    """Return the mean over images of KL(N(mean, var) || N(0, 1)), nats per image.
-
-    Parameters
-    ----------
-    mean, log_var : Tensor, shape (n, ...)
-
-    Returns
-    -------
-    Tensor, shape ()
-    """
+    """Return the mean over images of KL(N(mean, var) || N(0, 1)), in nats per image."""
     mean, log_var = mean.float().flatten(1), log_var.float().flatten(1)
     return 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(1).mean()
 
 
 def kl_to_others(mean: Tensor, log_var: Tensor) -> Tensor:
-    """Return the mean of KL(N_i || N_j) over all pairs of different images, nats per pair.
+    """Return the mean of KL(N_i || N_j) over all pairs of n >= 2 different images, in nats.
 
     It bounds KL(q(z|x) || q(z)) and, with the reconstruction, I(z; site) from above (Moyer 2018,
-    arXiv 1805.09458; Moyer 2020, arXiv 1904.05375). The full Gaussian KL; its log-determinants
-    cancel between (i, j) and (j, i), and the rest is sums over images, so no pair is ever formed.
-
-    Parameters
-    ----------
-    mean, log_var : Tensor, shape (n, ...)
-        Of n >= 2 images.
-
-    Returns
-    -------
-    Tensor, shape ()
+    arXiv 1805.09458; Moyer 2020, arXiv 1904.05375). This is the full Gaussian KL divergence. Its
+    log-determinants cancel between (i, j) and (j, i), and the rest are sums over images, so no
+    pairs are formed.
     """
     mean, log_var = mean.float().flatten(1), log_var.float().flatten(1)
     n = len(mean)
-    mean = mean - mean.mean(0)  # changes no KL; squares of a common mean would cost the digits
+    mean = mean - mean.mean(0)  # does not change the result, but keeps its precision
     precision = torch.exp(-log_var)
     # Means over all n * n pairs of (var_i + (mean_i - mean_j)^2) / var_j; mean_i has mean 0.
     spread = (log_var.exp() + mean.square()).mean(0) * precision.mean(0)
     distance = (mean.square() * precision).mean(0)
-    # The n pairs (i, i) are 0 each.
+    # The n pairs (i, i) contribute 0.
     return 0.5 * (spread + distance - 1).sum() * n / (n - 1)
 
 
@@ -94,18 +81,18 @@ def cvae_loss(
     marginal: float = 1.0,
     adversary: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss of a batch, nats per voxel, and its parts.
+    """Return the loss of a batch, in nats per voxel, and its parts.
 
-    ``(1 + marginal) * reconstruction + beta * prior + marginal * others + adversary * sites``: the
-    reconstruction counts twice, for the likelihood and for the bound on I(z; site), as in Moyer
-    2018. The KLs are divided by the mean number of voxels in the support.
+    ``(1 + marginal) * reconstruction + beta * prior + marginal * others + adversary * sites``. The
+    reconstruction counts for the likelihood and for the bound on I(z; site), as in Moyer 2018. The
+    KL divergences are divided by the mean number of voxels in the support.
 
     Parameters
     ----------
     rendered : Rendered
-        The network's output for the batch.
+        Output of the network.
     images : Tensor, shape (n, height, width)
-        n >= 2.
+        At least 2 images.
     support : Tensor of bool, shape (n, height, width)
     site : Tensor of int64, shape (n,)
     likelihood, beta, marginal, adversary
@@ -138,3 +125,24 @@ def cvae_loss(
         parts["outside"] = ((inside < 0) | (inside > 1)).float().mean()
         parts["scale"] = rendered.log_scale.exp()
     return loss, parts
+
+
+def watch(log: logging.Logger, model: Network, images: int) -> None:
+    """Log the scale of the likelihood; raise `Diverged` if it has collapsed to 0."""
+    scale = float(model.log_scale.detach().exp())
+    log.info("after %d images: scale of the likelihood %.4f", images, scale)
+    if not scale > LEAST_SCALE:
+        raise Diverged(
+            f"the cVAE's likelihood has collapsed after {images} images: its scale is {scale:.1g}, "
+            f"under {LEAST_SCALE:g}; look for constant images or lower the learning rate"
+        )
+
+
+def require_alive(history: Mapping[str, NDArray[Any]]) -> None:
+    """Raise `Diverged` if, after the training, the code does not depend on the image."""
+    nats = float(history["prior"][-1])
+    if not nats >= LEAST_NATS:
+        raise Diverged(
+            f"the cVAE's posterior has collapsed onto the prior ({nats:.2g} nats per image): all "
+            "images would be rendered alike; lower beta and marginal or train longer"
+        )

@@ -1,29 +1,28 @@
-"""The conditional VAE as a method: a code with little site in it, rendered to the target site."""
+"""The conditional VAE as a method: a code with little site information, rendered at a site."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from baselines.cvae.health import require_alive, watch
-from baselines.cvae.losses import Likelihood, cvae_loss
-from baselines.cvae.networks import Latent, Network
-from baselines.cvae.rendering import Render, codes, grown, render
+from baselines.cvae.losses import Likelihood, cvae_loss, require_alive, watch
+from baselines.cvae.networks import Latent, Network, Posterior
 from baselines.sites import reference_rows, require_known
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.files.models import load_model, save_model
 from harmbench.seeding import seed_from
-from harmbench.training.checkpoint import below, under
-from harmbench.training.layers import at_rest
+from harmbench.training.checkpoint import add_prefix, strip_prefix, weight_arrays, with_weights
+from harmbench.training.layers import for_inference
 from harmbench.training.loop import TrainConfig, rows_at, train
 from harmbench.training.precision import Precision
 from harmbench.training.process_state import seeded, threads
@@ -32,59 +31,63 @@ from harmbench.training.scanners import random_scanner
 ROWS_AT_ONCE = 64
 """Images that are rendered together."""
 CHECKS = 10
-"""How often in a training the likelihood's scale is looked at."""
+"""Number of checks of the likelihood's scale during a training."""
+RIM = 1
+"""Voxels around the mask of a scan that are also learned and rendered (partial volume)."""
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Render = Literal["decode", "difference"]
 
 
+@dataclass(eq=False)
 class CVAE(Harmonizer):
     """Conditional VAE with a bound on the site information in its code (Moyer 2020).
 
-    An encoder that is told no site maps an image to a Gaussian code; a decoder that is told the
-    site, and nothing else, renders it. Loss: reconstruction, KL to the prior, and the pairwise KL
-    that bounds I(code; site), see `baselines.cvae.losses`. An image is harmonized by rendering its
-    code to the target site. Covariates are never seen. Unseen sites can be harmonized, as only
-    ``render="difference"`` and the target ``"own"`` ask for a scan's own site.
+    The encoder does not know the site and maps an image to a Gaussian code. The decoder renders a
+    code at a site. The loss has a reconstruction term, the KL divergence to the prior and the
+    pairwise KL divergence that bounds I(code; site), see `baselines.cvae.losses`. An image is
+    harmonized by rendering its code at the target site. Covariates are not used. Scans of unseen
+    sites can be harmonized: only ``render="difference"`` and the target ``"own"`` use the site of
+    a scan.
 
-    Learned and rendered is a scan's own mask with a rim of one voxel; outside it the image passes
-    through unchanged (0 where brains were cut out), so nothing is painted there.
+    The method learns and renders the mask of a scan and a rim of one voxel. Outside of it the image
+    does not change.
 
-    Beyond the paper: whole slices instead of patches, the learned scale of the likelihood, made-up
-    scanners before the encoder, learned maps of each site for effects that have a place in the
-    scanner, differences, and the adversary's form, which reads the site from renderings to other
-    sites.
+    Unlike the paper, it uses whole slices instead of patches, a learned scale of the likelihood,
+    simulated scanners before the encoder, learned maps of each site for effects that depend on the
+    position in the scanner, differences, and an adversary that predicts the site from images
+    rendered at other sites.
 
     Parameters
     ----------
     latent : {"map", "vector"}
-        A map holds `latent_size` numbers for every block of pixels, a vector that many in all.
+        A map has `latent_size` numbers per block of pixels, a vector has `latent_size` in total.
     latent_size : int
         Size of the code.
     width, depth, grid : int
-        Channels, residual blocks in the encoder and in the decoder, blocks of pixels along a side.
+        Number of channels, of residual blocks in encoder and decoder, of pixel blocks per side.
     likelihood : {"laplace", "gaussian"}
-        Of the voxels, with a learned scale.
+        Distribution of the voxels, with a learned scale.
     beta, marginal, adversary : float
-        Weights of the KL to the prior (1 is the bound on the likelihood), of the bound on
-        I(code; site) and of the adversary; 0 leaves a term out.
+        Weights of the KL divergence to the prior (1 gives the bound on the likelihood), of the
+        bound on I(code; site) and of the adversary; 0 omits a term.
     scanners : float
-        Strength of the made-up scanner that the encoder sees each image through in training, see
+        Strength of the simulated scanner that is applied to the encoder's input in training, see
         `harmbench.training.scanners`; 0 for none, as published.
     images : int
         Length of the training, in images.
     batch_size : int
-        Images in a batch, 2 or more: the bound is a mean over pairs.
+        Images per batch, at least 2, because the bound is a mean over pairs.
     lr, ema, clip : float
-        Highest learning rate (it rises over 500 images and falls as a cosine), decay per step of
+        Highest learning rate (after a warm-up of 500 images, with cosine decay), decay per step of
         the averaged weights, largest norm of a gradient.
     precision : str
         See `harmbench.training.loop.TrainConfig`.
     samples : int
-        Draws of the code whose renderings are averaged; 0 renders the posterior mean. Every image
-        gets the same draws.
+        Number of random codes whose renderings are averaged; 0 renders the posterior mean. All
+        images use the same noise.
     render : {"decode", "difference"}
-        ``"decode"`` returns the rendering, ``"difference"`` the image plus the rendering at the
-        target minus the rendering at its own site, which keeps what the code has lost.
+        ``"decode"`` returns the rendering. ``"difference"`` returns the image plus its rendering at
+        the target minus its rendering at its own site, which keeps details that the code lacks.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -102,40 +105,31 @@ class CVAE(Harmonizer):
     budget: ClassVar[frozenset[str]] = frozenset({"images", "precision"})
     inference: ClassVar[frozenset[str]] = frozenset({"samples", "render"})
 
-    def __init__(
-        self,
-        latent: Latent = "map",
-        latent_size: int = 8,
-        width: int = 48,
-        depth: int = 2,
-        grid: int = 16,
-        likelihood: Likelihood = "laplace",
-        beta: float = 0.01,
-        marginal: float = 0.01,
-        adversary: float = 0.0,
-        scanners: float = 1.0,
-        images: int = 60_000,
-        batch_size: int = 8,
-        lr: float = 3e-3,
-        ema: float = 0.999,
-        clip: float = 1.0,
-        precision: Precision = "auto",
-        samples: int = 0,
-        render: Render = "decode",
-    ) -> None:
-        self.latent, self.latent_size = latent, latent_size
-        self.width, self.depth, self.grid = width, depth, grid
-        self.likelihood: Likelihood = likelihood
-        self.beta, self.marginal, self.adversary = beta, marginal, adversary
-        self.scanners = scanners
-        self.images, self.batch_size = images, batch_size
-        self.lr, self.ema, self.clip, self.precision = lr, ema, clip, precision
-        self.samples, self.render = samples, render
+    latent: Latent = "map"
+    latent_size: int = 8
+    width: int = 48
+    depth: int = 2
+    grid: int = 16
+    likelihood: Likelihood = "laplace"
+    beta: float = 0.01
+    marginal: float = 0.01
+    adversary: float = 0.0
+    scanners: float = 1.0
+    images: int = 60_000
+    batch_size: int = 8
+    lr: float = 3e-3
+    ema: float = 0.999
+    clip: float = 1.0
+    precision: Precision = "auto"
+    samples: int = 0
+    render: Render = "decode"
+
+    def __post_init__(self) -> None:
         self._history: dict[str, NDArray[Any]] = {}
 
     @property
     def info(self) -> MethodInfo:
-        """Sees the site only; renders to any site of the fit."""
+        """The method uses the site only and renders at any site of the fit."""
         return MethodInfo(
             name="cvae",
             label="cVAE",
@@ -147,20 +141,20 @@ class CVAE(Harmonizer):
 
     @property
     def history(self) -> dict[str, NDArray[Any]]:
-        """Loss, its parts and the gradient's norm during training, see `cvae_loss`."""
+        """The loss, its parts and the norm of the gradient in training, see `cvae_loss`."""
         return self._history
 
     def fit(self, cohort: Cohort, context: FitContext) -> Self:
-        """Train on all rows: nothing is stopped or selected, so nothing is held out.
+        """Train on all rows. No row is held out, since nothing is selected.
 
         Raises
         ------
         Diverged
-            Where the loss is not finite, or the posterior or the likelihood has collapsed.
+            If the loss is not finite, or the posterior or the likelihood has collapsed.
         HarmbenchError
             For an unknown reference site or an argument outside its range.
         """
-        self._require_sound()
+        self._require_valid()
         reference_rows(cohort, context.reference_site)
         self.reference_site, self.shape = context.reference_site, cohort.shape
         self.sites = cohort.sites
@@ -169,12 +163,28 @@ class CVAE(Harmonizer):
         seed = seed_from("cvae", context.seed)
         with seeded(seed):
             model = self._network()
+        data = self._tensors(cohort)
+
+        def batches(step: int) -> list[Tensor]:
+            rows = rows_at(step, len(cohort), self.batch_size, seed)
+            return [part[rows] for part in data]
+
+        config = TrainConfig(
+            images=self.images,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            schedule="cosine",
+            warmup=500,
+            ema=self.ema,
+            clip=self.clip,
+            precision=self.precision,
+        )
         with threads(context.threads):
             trained = train(
                 model,
                 self._loss,
-                partial(self._batch, self._tensors(cohort), seed),
-                self._config,
+                batches,
+                config,
                 seed=seed,
                 device=context.device,
                 progress=context.progress,
@@ -184,19 +194,18 @@ class CVAE(Harmonizer):
                 observe_every=max(1, self.images // CHECKS),
             )
         self._history = dict(trained.curve)
-        self.network = _at_rest(trained.ema or model)
+        self.network = for_inference(trained.ema or model)
         require_alive(self._history)
         return self
 
-    def _require_sound(self) -> None:
-        _require_one_of("latent", self.latent, get_args(Latent))
-        _require_one_of("likelihood", self.likelihood, get_args(Likelihood))
-        for name, least in {"batch_size": 2, "latent_size": 1, "grid": 1, "width": 1}.items():
-            if getattr(self, name) < least:
-                raise HarmbenchError(f"cvae: {name} is {getattr(self, name)}; give {least} or more")
-        for name in ("beta", "marginal", "adversary", "scanners", "samples"):
-            if not getattr(self, name) >= 0:
-                raise HarmbenchError(f"cvae: {name} is {getattr(self, name)}; give 0 or more")
+    def _require_valid(self) -> None:
+        _require_one_of("latent", self.latent, Latent)
+        _require_one_of("likelihood", self.likelihood, Likelihood)
+        least = {"batch_size": 2, "latent_size": 1, "grid": 1, "width": 1}
+        least |= dict.fromkeys(("beta", "marginal", "adversary", "scanners", "samples"), 0)
+        for name, value in least.items():
+            if not getattr(self, name) >= value:
+                raise HarmbenchError(f"cvae: {name} is {getattr(self, name)}; give {value} or more")
 
     def _network(self) -> Network:
         return Network(
@@ -210,32 +219,16 @@ class CVAE(Harmonizer):
             adversary=self.adversary > 0,
         )
 
-    @property
-    def _config(self) -> TrainConfig:
-        return TrainConfig(
-            images=self.images,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            schedule="cosine",
-            warmup=500,
-            ema=self.ema,
-            clip=self.clip,
-            precision=self.precision,
-        )
-
     def _tensors(self, cohort: Cohort) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images, support and site numbers (-1 for an unseen one)."""
+        """Return the images, their masks with the rim, and the site numbers (-1 for unseen)."""
         number = {site: i for i, site in enumerate(self.sites)}
         site = [number.get(str(name), -1) for name in cohort.column("site")]
-        return torch.from_numpy(cohort.images), grown(cohort.mask), torch.tensor(site)
-
-    def _batch(self, data: Batch, seed: int, step: int) -> Batch:
-        rows = rows_at(step, len(data[0]), self.batch_size, seed)
-        images, support, site = data
-        return images[rows], support[rows], site[rows]
+        mask = torch.from_numpy(cohort.mask.astype(np.float32))
+        support = F.max_pool2d(mask, 2 * RIM + 1, 1, RIM) > 0
+        return torch.from_numpy(cohort.images), support, torch.tensor(site)
 
     def _loss(
-        self, model: nn.Module, batch: Batch, generator: torch.Generator
+        self, model: Network, batch: list[Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         images, support, site = batch
         seen = images
@@ -256,76 +249,80 @@ class CVAE(Harmonizer):
     def harmonize(
         self, cohort: Cohort, target: str | None = None, *, context: ApplyContext
     ) -> NDArray[np.float32]:
-        """Return the images rendered to the target site, shape (n, *shape).
+        """Return the images rendered at the target site, shape (n, *shape).
 
         Raises
         ------
         HarmbenchError
-            For a target that the fit has not seen, images of another shape, an argument outside
-            its range, or, where a scan's own site is asked for, one that the fit has not seen.
+            For a target that the fit has not seen, images of another shape, an unknown `render`,
+            or a scan of an unseen site if its own site is needed.
         """
-        _require_one_of("render", self.render, get_args(Render))
-        self._require_shape(cohort)
+        _require_one_of("render", self.render, Render)
+        if cohort.shape != self.shape:
+            raise HarmbenchError(
+                f"cvae was fitted on images of shape {self.shape} and cannot harmonize images of "
+                f"shape {cohort.shape}; resample them or fit it again"
+            )
         if target == OWN_SITE or self.render == "difference":
             require_known(cohort.column("site"), self.sites, "cvae")
         name = target or self.reference_site
         if name not in (OWN_SITE, *self.sites):
             raise unknown("target site", name, self.sites)
-        wanted = None if name == OWN_SITE else self.sites.index(name)
         data = self._tensors(cohort)
         out = torch.empty_like(data[0])
         network = self.network.to(context.device)
         with threads(context.threads):
             for rows in torch.arange(len(cohort)).split(ROWS_AT_ONCE):
                 images, support, own = (part[rows].to(context.device) for part in data)
-                to = own if wanted is None else torch.full_like(own, wanted)
-                posterior = network.encode(images)
-                drawn = codes(posterior, self.samples, context.seed)
-                rendered = render(network, images, drawn, own, to, self.render)
+                wanted = own
+                if name != OWN_SITE:
+                    wanted = torch.full_like(own, self.sites.index(name))
+                codes = self._codes(network.encode(images), context.seed)
+                rendered = _mean_rendering(network, codes, wanted)
+                if self.render == "difference":
+                    rendered = images + rendered - _mean_rendering(network, codes, own)
                 out[rows] = torch.where(support, rendered, images).cpu()
         self.network.cpu()
         return out.numpy()
 
-    def _require_shape(self, cohort: Cohort) -> None:
-        if cohort.shape != self.shape:
-            raise HarmbenchError(
-                f"cvae was fitted on images of shape {self.shape} and cannot harmonize images of "
-                f"shape {cohort.shape}; resample them or fit it again"
-            )
+    def _codes(self, posterior: Posterior, seed: int) -> list[Tensor]:
+        """Return the posterior mean, or `samples` draws whose noise is the same for all images."""
+        if not self.samples:
+            return [posterior.mean]
+        generator = torch.Generator().manual_seed(seed_from("cvae code", seed))
+        noise = torch.randn((self.samples, *posterior.mean.shape[1:]), generator=generator)
+        std = (0.5 * posterior.log_var).exp()
+        return [posterior.mean + std * one for one in noise.to(std.device)]
 
     def save(self, folder: Path) -> None:
-        """Write the network, the sites, the shape and the training's history."""
+        """Write the network, the sites, the shape and the training curve."""
         config = {
             "params": self.params(),
             "reference_site": self.reference_site,
             "sites": self.sites,
             "shape": list(self.shape),
         }
-        history = {name: torch.from_numpy(values) for name, values in self._history.items()}
-        tensors = under("network", self.network.state_dict()) | under("history", history)
-        save_model(folder, {name: value.numpy() for name, value in tensors.items()}, config)
+        arrays = weight_arrays("network", self.network) | add_prefix("history", self._history)
+        save_model(folder, arrays, config)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
+        """Return the method that `save` wrote."""
         arrays, config = load_model(folder)
         method = cls(**config["params"])
         method.reference_site, method.sites = config["reference_site"], config["sites"]
         method.shape = tuple(config["shape"])
-        tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
-        method._history = {name: v.numpy() for name, v in below("history", tensors).items()}
+        method._history = strip_prefix("history", arrays)
         with seeded(0):
             network = method._network()
-        network.load_state_dict(below("network", tensors))
-        method.network = _at_rest(network)
+        method.network = with_weights(network, "network", arrays)
         return method
 
 
-def _at_rest(network: nn.Module) -> Network:
-    assert isinstance(network, Network)
-    return at_rest(network)
+def _mean_rendering(network: Network, codes: list[Tensor], site: Tensor) -> Tensor:
+    return torch.stack([network.decode(code, site) for code in codes]).mean(0)
 
 
-def _require_one_of(name: str, value: str, known: Collection[str]) -> None:
-    if value not in known:
-        raise unknown(f"{name} of the cvae", value, known)
+def _require_one_of(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise unknown(f"{name} of the cvae", value, get_args(choices))

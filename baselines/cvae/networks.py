@@ -1,4 +1,4 @@
-"""The networks of the conditional VAE: a site-blind encoder, a site-conditioned decoder."""
+"""The networks of the conditional VAE: an encoder without site, a decoder with site."""
 
 from __future__ import annotations
 
@@ -14,26 +14,24 @@ from harmbench.training.layers import ConditionedBlock, norm, reverse_gradient, 
 Latent = Literal["map", "vector"]
 
 SITE_WIDTH = 32
-"""Length of a site's embedding."""
+"""Length of the embedding of a site."""
 SITE_MAPS = 8
-"""Feature maps that the decoder learns for each site: fields that lie in the scanner's space."""
+"""Feature maps that the decoder learns for each site, for effects fixed in scanner space."""
 CORNERS = 4
 """Side of the map between a latent vector and the images."""
 START_SCALE = 0.02
-"""Of the likelihood: under the first errors, so that images are encoded before KLs are saved."""
+"""Initial scale of the likelihood. It is less than the first errors, so that the network learns to
+encode images before it lowers the KL divergence."""
 START_LOG_VARIANCE = -3.0
-"""Of the posterior: a code drowned in noise would be given up."""
+"""Initial log variance of the posterior. The network would ignore a code with much noise."""
 LOG_VARIANCES = (-14.0, 4.0)
-"""Range of the posterior's log variance; outside it single precision has no meaningful KL."""
+"""Range of the posterior's log variance in which single precision is sufficient."""
 
 
 class Posterior(NamedTuple):
-    """What the encoder says of images: independent Gaussians.
+    """Mean and log variance of the Gaussian codes of images, each of shape (n, channels, h, w).
 
-    Attributes
-    ----------
-    mean, log_var : Tensor, shape (n, channels, h, w)
-        A latent vector has ``h = w = 1``.
+    A latent vector has ``h = w = 1``.
     """
 
     mean: Tensor
@@ -41,19 +39,19 @@ class Posterior(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """One pass through the network.
+    """Output of the network in training.
 
     Attributes
     ----------
     posterior : Posterior
-        Of every image.
+        Posterior of each image.
     output : Tensor, shape (n, height, width)
-        Rendered to the images' own sites from one draw of the posterior.
+        A random code of each image, rendered at its own site.
     site_logits : Tensor of shape (n, sites), or None
-        What the adversary says of the images' own sites, seeing only renderings to other sites.
-        Its gradient towards the renderings is turned round.
+        The adversary's prediction of the own site from a rendering at another site. Its gradient
+        is reversed for the rendering.
     log_scale : Tensor, shape ()
-        Logarithm of the likelihood's learned scale.
+        Logarithm of the learned scale of the likelihood.
     """
 
     posterior: Posterior
@@ -63,7 +61,7 @@ class Rendered(NamedTuple):
 
 
 class SiteMaps(nn.Module):
-    """Learned maps of each site, added as channels: site effects have a place in the scanner."""
+    """Learned maps of each site as additional channels, for effects fixed in scanner space."""
 
     def __init__(self, sites: int) -> None:
         super().__init__()
@@ -76,21 +74,19 @@ class SiteMaps(nn.Module):
 
 
 class Network(nn.Module):
-    """Encoder, decoder, the scale of the likelihood, and the adversary where there is one.
+    """Encoder, decoder, scale of the likelihood and, optionally, the adversary.
 
-    Blocks of pixels are folded into channels before the first convolution and unfolded after the
-    last, so that all convolutions work on `grid` by `grid` maps.
+    Blocks of pixels become channels before the first convolution, and channels become pixels after
+    the last one, so that all convolutions have `grid` by `grid` maps.
 
     Parameters
     ----------
     shape : (int, int)
-        Of an image.
+        Shape of an image.
     sites : int
         Number of sites.
-    latent : {"map", "vector"}
-        A map has `latent_size` channels in every block of pixels; a vector `latent_size` numbers.
-    latent_size, width, depth, grid : int
-        Size of the code, channels, residual blocks in the encoder and in the decoder, side of maps.
+    latent, latent_size, width, depth, grid
+        See `baselines.cvae.method.CVAE`.
     adversary : bool
         Whether there is an adversary.
     """
@@ -135,7 +131,7 @@ class Network(nn.Module):
         return Posterior(mean, (log_var + START_LOG_VARIANCE).clamp(*LOG_VARIANCES))
 
     def decode(self, code: Tensor, site: Tensor) -> Tensor:
-        """Render codes (n, channels, h, w) to sites (n,); return (n, height, width)."""
+        """Render codes (n, channels, h, w) at sites (n,); return (n, height, width)."""
         h = self.into(self.site_maps(self.from_code(code), site))
         embedding = self.site(site)
         for block in self.blocks:
@@ -144,7 +140,7 @@ class Network(nn.Module):
         return F.pixel_shuffle(self.out(h), self.block)[:, 0, :height, :width]
 
     def forward(self, images: Tensor, site: Tensor, generator: torch.Generator) -> Rendered:
-        """Encode images of shape (n, height, width), draw a code each, render it to sites (n,)."""
+        """Render a random code of each image (n, height, width) at its site (n,)."""
         posterior = self.encode(images)
         code = draw(posterior, generator)
         output = self.decode(code, site)
@@ -157,11 +153,10 @@ class Network(nn.Module):
 
 
 def draw(posterior: Posterior, generator: torch.Generator) -> Tensor:
-    """Return one draw of the posterior, of the shape of its mean, that gradients pass through."""
-    noise = torch.randn(posterior.mean.shape, generator=generator, device=posterior.mean.device).to(
-        posterior.mean.dtype
-    )
-    return torch.addcmul(posterior.mean, noise, (0.5 * posterior.log_var).exp())
+    """Return a random code of each image, differentiable with respect to the posterior."""
+    mean = posterior.mean
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device).to(mean.dtype)
+    return torch.addcmul(mean, noise, (0.5 * posterior.log_var).exp())
 
 
 def _to_code(latent: str, width: int, outputs: int) -> list[nn.Module]:

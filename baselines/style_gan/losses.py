@@ -1,12 +1,12 @@
-"""Losses of the style-encoding GAN: functions of networks and a batch that return (loss, parts).
+"""Losses of the style-encoding GAN: functions of the networks and a batch.
 
 Choi 2020 (arXiv 1912.01865), equations 1 to 6, with one domain; weights as in Liu 2021
-(10.1007/978-3-030-87199-4_30). Images are in [-1, 1].
+(10.1007/978-3-030-87199-4_30). Images are in [-1, 1]. Each loss returns the number to minimize and
+its parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,19 +21,18 @@ Parts = tuple[Tensor, dict[str, Tensor]]
 
 
 class Batch(NamedTuple):
-    """What one step trains on.
+    """The data of one training step.
 
     Attributes
     ----------
     images : Tensor, shape (n, 1, h, w)
-        The scans to render in other styles.
+        Scans to render in other styles.
     mask : Tensor of bool, shape (n, 1, h, w)
-        Their foreground.
+        Foreground of the scans.
     references : Tensor, shape (2, n, 1, h, w)
-        Scans to take styles from, twice.
+        Two sets of scans whose styles are used.
     diversity : float
-        This step's weight of the diversity loss; as part of the batch it is a function of the
-        step, so a resumed training continues its decay.
+        Weight of the diversity loss. It depends on the step, so it is part of the batch.
     """
 
     images: Tensor
@@ -42,24 +41,24 @@ class Batch(NamedTuple):
     diversity: float
 
     def only(self, rows: slice) -> Batch:
-        """Return some of its rows."""
+        """Return some rows of the batch."""
         return Batch(self.images[rows], self.mask[rows], self.references[:, rows], self.diversity)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the losses against the adversarial one's 1; diversity's is in the batch.
+    """Weights of the losses; the adversarial loss has weight 1.
 
     Attributes
     ----------
     style, cycle : float
-        Of the style's and the image's mean absolute error.
+        Weights of the mean absolute errors of the style and of the image.
     own : float
-        Of the image's mean absolute error when it is rendered in its own style; not published.
+        Weight of the mean absolute error of the image rendered in its own style; not published.
     scanners : float
-        Strength of the made-up scanner through which that rendering sees the content.
+        Strength of the simulated scanner for that rendering.
     r1 : float
-        Of the penalty on the discriminator's gradient; half of it multiplies the squared norm.
+        Weight of the penalty on the discriminator's gradient, half its mean squared norm.
     """
 
     style: float
@@ -74,7 +73,7 @@ def critic_loss(
 ) -> Parts:
     """Return the discriminator's non-saturating loss with R1 (Mescheder 2018).
 
-    The first half of the batch is rendered in random styles, the second in those of references.
+    The first half of the batch is rendered in random styles, the second in styles of references.
     """
     half = len(batch.images) // 2
     with torch.no_grad():
@@ -83,7 +82,8 @@ def critic_loss(
         fake = model.render(batch.images, style, batch.mask)
     real = batch.images.detach().requires_grad_()
     score = model.discriminator(real)
-    penalty = 0.5 * _squared_gradient(score, real)
+    (gradient,) = torch.autograd.grad(score.sum(), real, create_graph=True)
+    penalty = 0.5 * gradient.square().flatten(1).sum(1).mean()
     on_real, on_fake = F.softplus(-score).mean(), F.softplus(model.discriminator(fake)).mean()
     parts = {"real": on_real, "fake": on_fake, "r1": penalty}
     return on_real + on_fake + weights.r1 * penalty, parts
@@ -94,12 +94,11 @@ def latent_loss(
 ) -> Parts:
     """Return the loss of rendering the first half of the batch in random styles.
 
-    Moves generator, mapping network and style encoder.
+    It trains the generator, the mapping network and the style encoder.
     """
-    half = len(batch.images) // 2
-    first = batch.only(slice(None, half))
+    first = batch.only(slice(None, len(batch.images) // 2))
     styles = [model.mapping(_latents(first.images, generator)) for _ in range(2)]
-    return _rendering_loss(model, first, styles[0], styles[1], generator, weights)
+    return _rendering_loss(model, first, styles, generator, weights)
 
 
 def reference_loss(
@@ -107,62 +106,46 @@ def reference_loss(
 ) -> Parts:
     """Return the loss of rendering the second half of the batch in styles of references.
 
-    Moves the generator.
+    It trains the generator.
     """
     second = batch.only(slice(len(batch.images) // 2, None))
     with torch.no_grad():
         styles = [model.style(references) for references in second.references]
-    return _rendering_loss(model, second, styles[0], styles[1], generator, weights)
-
-
-Loss = Callable[..., Parts]
-"""A loss of this module, called with the networks, a batch, a generator and `weights`."""
+    return _rendering_loss(model, second, styles, generator, weights)
 
 
 def _rendering_loss(
     model: Networks,
     batch: Batch,
-    style: Tensor,
-    other: Tensor,
+    styles: list[Tensor],
     generator: torch.Generator,
     weights: Weights,
 ) -> Parts:
-    """Return adversarial, style (eq. 2), diversity (eq. 3) and cycle (eq. 4) losses together."""
+    """Return the sum of adversarial, style (eq. 2), diversity (eq. 3) and cycle (eq. 4) losses."""
     images, mask = batch.images, batch.mask
-    fake = model.render(images, style, mask)
+    fake = model.render(images, styles[0], mask)
     own = model.style(images)
     again = model.render(fake, own, mask)
     parts = {
         "adversarial": F.softplus(-model.discriminator(fake)).mean(),
-        "style": F.l1_loss(model.style(fake), style),
+        "style": F.l1_loss(model.style(fake), styles[0]),
         "cycle": F.l1_loss(again, images),
     }
     loss = parts["adversarial"] + weights.style * parts["style"] + weights.cycle * parts["cycle"]
     if weights.own:
-        seen = _rescanned(images, generator, weights.scanners)
+        seen = images
+        if weights.scanners:
+            seen = 2 * random_scanner((images + 1) / 2, weights.scanners, generator) - 1
         parts["own"] = F.l1_loss(model.render(seen, own, mask), images)
         loss = loss + weights.own * parts["own"]
     if batch.diversity:
         with torch.no_grad():
-            second = model.render(images, other, mask)
+            second = model.render(images, styles[1], mask)
         parts["diversity"] = F.l1_loss(fake, second)
         loss = loss - batch.diversity * parts["diversity"]
     parts["out-of-range"] = ((fake.detach().abs() > 1) & mask).sum() / mask.sum().clamp(1)
     return loss, parts
 
 
-def _rescanned(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:
-    """Return the images (in [-1, 1]) through made-up scanners."""
-    if not strength:
-        return images
-    return 2 * random_scanner((images + 1) / 2, strength, generator) - 1
-
-
 def _latents(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(len(like), LATENT, generator=generator, device=like.device)
-
-
-def _squared_gradient(score: Tensor, images: Tensor) -> Tensor:
-    """Return the mean over images of the squared norm of the score's gradient."""
-    (gradient,) = torch.autograd.grad(score.sum(), images, create_graph=True)
-    return gradient.square().flatten(1).sum(1).mean()

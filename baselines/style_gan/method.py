@@ -1,7 +1,8 @@
-"""The style-encoding GAN as a method: trained on all sites at once, told of none."""
+"""The style-encoding GAN as a method, trained on all sites together without site labels."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -14,87 +15,79 @@ from torch import Tensor
 from baselines.sites import reference_rows
 from baselines.style_gan.losses import Weights
 from baselines.style_gan.networks import Encoder, Generator, Networks, Sizes
-from baselines.style_gan.training import (
-    ROWS_AT_ONCE,
-    Batches,
-    Scans,
-    phases,
-    require_at_least,
-    watch,
-)
+from baselines.style_gan.training import ROWS_AT_ONCE, Batches, Scans, phases, watch
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.files.models import load_model, save_model
 from harmbench.seeding import seed_from
-from harmbench.training.checkpoint import below, under
-from harmbench.training.layers import at_rest
+from harmbench.training.checkpoint import add_prefix, strip_prefix, weight_arrays, with_weights
+from harmbench.training.layers import for_inference
 from harmbench.training.loop import TrainConfig, train
 from harmbench.training.precision import Precision
 from harmbench.training.process_state import seeded, threads
 
 CHECKS = 10
-"""How often in a training the renderings of the validation images are looked at."""
+"""Number of checks of the renderings of the validation images during a training."""
 
 Style = Literal["mean", "scan"]
-STYLES = get_args(Style)
 Render = Literal["style", "difference"]
-RENDERS = get_args(Render)
 
 
+@dataclass(eq=False)
 class StyleGAN(Harmonizer):
     """StarGAN v2's architecture with one domain (Choi 2020; Liu 2021; Liu 2023).
 
-    Content comes from the scan, style from the target site. Training sees images only: no site,
-    age or sex; sites are read once, when it is over, to average the style codes of each site's
-    fit scans. So scans of unseen sites are harmonized as well. Rendering to ``"own"`` takes each
-    scan's own style code, not its site's: a reconstruction. Outside a scan's own mask the image
-    passes through unchanged, in training as in harmonizing.
+    The content comes from the scan, the style from the target site. The networks are trained on
+    images only, without site, age or sex. After the training, the style codes of each site's fit
+    scans are averaged. Scans of unseen sites can therefore be harmonized. The target ``"own"`` uses
+    the style code of each scan, not that of its site, which gives a reconstruction. Outside a
+    scan's own mask the image does not change, neither in training nor when harmonizing.
 
-    Where this differs from the papers: pixels are folded into channels (`fold`), images are not
-    augmented by flips and crops, which would leave the template's space, the networks are
-    narrower, and each half of a batch is rendered in one of the two kinds of styles, so that the
-    discriminator takes one step where the papers' takes two (a batch of 16 is their batch of 8).
-    Not published, but needed to remove anything after an hour on a processor: a scan is also
-    rendered in its own style from what a made-up scanner makes of it (`own`, `scanners`), which
-    teaches content to leave the scanner out and style to hold it, and a style may have a place
-    in the image (`field`). The `paper` preset has none of these.
+    Differences from the papers: pixels are folded into channels (`fold`); images are not flipped or
+    cropped, which would move them out of the template space; the networks are narrower; each half
+    of a batch is rendered with one of the two kinds of styles, so that one step of the
+    discriminator replaces two (a batch of 16 corresponds to their batch of 8). Two additions are
+    not published, but are necessary for results after an hour on a CPU: a scan is also rendered in
+    its own style from its image by a simulated scanner (`own`, `scanners`), which teaches the
+    networks to describe the scanner by the style and not by the content; and a style may depend on
+    the position in the image (`field`). The `paper` preset has none of these.
 
     Parameters
     ----------
     images : int
         Length of the training, in images.
     batch_size : int
-        Images in a batch, 2 or more; half for random styles, half for those of references.
+        Images per batch, at least 2: half for random styles, half for styles of references.
     channels : int
         Channels of the first layer.
     style_dim : int
         Length of a style code.
     fold : int
-        Side of the blocks of pixels folded into channels by the first layer; 1 as published.
+        Side of the blocks of pixels that the first layer folds into channels; 1 as published.
     lr, mapping_lr : float
         Learning rates, of all networks and of the mapping network.
     style_weight, diversity, cycle, own, r1 : float
-        Weights of the losses against the adversarial one's 1, see `baselines.style_gan.losses`;
-        diversity's falls to 0 linearly.
+        Weights of the losses (the adversarial loss has weight 1), see
+        `baselines.style_gan.losses`. That of the diversity decreases linearly to 0.
     scanners : float
-        Strength of the made-up scanner through which a rendering in the own style sees the
-        content, see `harmbench.training.scanners`; 0 for none.
+        Strength of the simulated scanner for renderings in the own style, see
+        `harmbench.training.scanners`; 0 for none.
     field : int
-        Degree of the polynomials of the place by which a style scales and shifts maps; 0 as
+        Degree of the polynomials of the position by which a style scales and shifts maps; 0 as
         published.
     ema : float
-        Decay per step of the averaged weights, with which images are harmonized.
+        Decay per step of the averaged weights, which harmonize images.
     clip : float
-        Largest norm of a gradient; 0 for no limit, and then norms are not recorded.
+        Largest norm of a gradient; 0 for no limit, and norms are not recorded.
     precision : str
         See `harmbench.training.loop.TrainConfig`.
     style : {"mean", "scan"}
-        Whether the target's style is the mean over its fit scans or that of the one scan whose
-        style is nearest to the mean.
+        The style of a site: the mean over its fit scans, or that of the scan nearest to the mean.
     render : {"style", "difference"}
-        ``"style"`` returns the rendering in the target's style, as published; ``"difference"`` the
-        image plus that rendering minus the one in its own style, which keeps what both have lost.
+        ``"style"`` returns the rendering in the target's style, as published. ``"difference"``
+        returns the image plus that rendering minus the one in its own style, which keeps details
+        that both lack.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -121,52 +114,32 @@ class StyleGAN(Harmonizer):
     budget: ClassVar[frozenset[str]] = frozenset({"images", "precision"})
     inference: ClassVar[frozenset[str]] = frozenset({"style", "render"})
 
-    def __init__(
-        self,
-        images: int = 24_000,
-        batch_size: int = 8,
-        channels: int = 24,
-        style_dim: int = 64,
-        fold: int = 2,
-        lr: float = 1e-3,
-        mapping_lr: float = 1e-5,
-        style_weight: float = 1.0,
-        diversity: float = 1.0,
-        cycle: float = 100.0,
-        own: float = 50.0,
-        scanners: float = 2.0,
-        field: int = 2,
-        r1: float = 1.0,
-        ema: float = 0.999,
-        clip: float = 100.0,
-        precision: Precision = "auto",
-        style: Style = "mean",
-        render: Render = "style",
-    ) -> None:
-        self.images = images
-        self.batch_size = batch_size
-        self.channels = channels
-        self.style_dim = style_dim
-        self.fold = fold
-        self.lr = lr
-        self.mapping_lr = mapping_lr
-        self.style_weight = style_weight
-        self.diversity = diversity
-        self.cycle = cycle
-        self.own = own
-        self.scanners = scanners
-        self.field = field
-        self.r1 = r1
-        self.ema = ema
-        self.clip = clip
-        self.precision = precision
-        self.style = style
-        self.render = render
+    images: int = 24_000
+    batch_size: int = 8
+    channels: int = 24
+    style_dim: int = 64
+    fold: int = 2
+    lr: float = 1e-3
+    mapping_lr: float = 1e-5
+    style_weight: float = 1.0
+    diversity: float = 1.0
+    cycle: float = 100.0
+    own: float = 50.0
+    scanners: float = 2.0
+    field: int = 2
+    r1: float = 1.0
+    ema: float = 0.999
+    clip: float = 100.0
+    precision: Precision = "auto"
+    style: Style = "mean"
+    render: Render = "style"
+
+    def __post_init__(self) -> None:
         self._history: dict[str, NDArray[Any]] = {}
 
     @property
     def info(self) -> MethodInfo:
-        """Sees the sites when fitted, nothing but images when it harmonizes; any target."""
+        """The method uses the sites when it is fitted and only images when it harmonizes."""
         return MethodInfo(
             name="gan",
             label="Style-encoding GAN",
@@ -183,19 +156,24 @@ class StyleGAN(Harmonizer):
         """Losses, norms of gradients and the share of out-of-range values during training."""
         return self._history
 
+    @property
+    def sizes(self) -> Sizes:
+        """Sizes of the networks."""
+        return Sizes(max(self.shape), self.channels, self.style_dim, self.fold, self.field)
+
     def fit(self, cohort: Cohort, context: FitContext) -> Self:
-        """Train on all rows but the validation's, then average every site's style codes.
+        """Train on all rows except the validation rows, then average each site's style codes.
 
         Raises
         ------
         Diverged
-            Where a loss is not finite or the renderings have lost their variance.
+            If a loss is not finite or the renderings have lost their variance.
         HarmbenchError
             For an unknown reference site, a batch of one, a wrong `style`, or no row to train on.
         """
-        require_at_least("batch_size", self.batch_size, 2)
-        if self.style not in STYLES:
-            raise unknown("style", self.style, STYLES)
+        if self.batch_size < 2:
+            raise HarmbenchError(f"gan: batch_size is {self.batch_size}; give 2 or more")
+        _require_one_of("style", self.style, Style)
         reference_rows(cohort, context.reference_site)
         self.reference_site, self.shape = context.reference_site, cohort.shape
         held_out = set(context.validation)
@@ -203,14 +181,23 @@ class StyleGAN(Harmonizer):
         if not kept.any():
             raise HarmbenchError("all rows are held out for validation; none is left to train on")
         with threads(context.threads):
-            trained = self._train(cohort.subset(kept), cohort.subset(~kept), context)
-            self._keep(trained)
+            model = self._train(cohort.subset(kept), cohort.subset(~kept), context)
+            self.generator = for_inference(model.generator)
+            self.encoder = for_inference(model.style)
             self._learn_styles(cohort, context)
         return self
 
     def _train(self, cohort: Cohort, held_out: Cohort, context: FitContext) -> Networks:
         seed = seed_from("gan", context.seed)
-        config = self._config
+        config = TrainConfig(
+            images=self.images,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            betas=(0.0, 0.99),
+            ema=self.ema,
+            clip=self.clip,
+            precision=self.precision,
+        )
         weights = Weights(self.style_weight, self.cycle, self.own, self.scanners, self.r1)
         with seeded(seed):
             model = Networks(self.sizes)
@@ -230,39 +217,21 @@ class StyleGAN(Harmonizer):
             observe_every=max(1, self.images // CHECKS),
         )
         self._history = dict(trained.curve)
-        return trained.ema if isinstance(trained.ema, Networks) else model
-
-    @property
-    def sizes(self) -> Sizes:
-        """What the shapes of the networks depend on."""
-        return Sizes(max(self.shape), self.channels, self.style_dim, self.fold, self.field)
-
-    @property
-    def _config(self) -> TrainConfig:
-        return TrainConfig(
-            images=self.images,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            betas=(0.0, 0.99),
-            ema=self.ema,
-            clip=self.clip,
-            precision=self.precision,
-        )
-
-    def _keep(self, model: Networks) -> None:
-        self.generator, self.encoder = at_rest(model.generator), at_rest(model.style)
+        return trained.ema or model
 
     def _learn_styles(self, cohort: Cohort, context: FitContext) -> None:
+        """Keep the mean style code of each site, and the code of a scan that is nearest to it."""
         site = cohort.column("site").astype(str)
         self.sites = cohort.sites
         encoder = self.encoder.to(context.device)
         pieces = Scans(cohort, self.sizes).pieces(context.device)
         codes = torch.cat([encoder(images).cpu() for images, _ in pieces])
         self.encoder.cpu()
-        means = torch.stack([codes[torch.from_numpy(site == s)].mean(0) for s in self.sites])
+        own = [torch.from_numpy(site == name) for name in self.sites]
+        means = torch.stack([codes[rows].mean(0) for rows in own])
         nearest = [
-            codes[int(torch.where(torch.from_numpy(site == s), distance, torch.inf).argmin())]
-            for s, distance in zip(self.sites, torch.cdist(means, codes), strict=True)
+            codes[int(torch.where(rows, distance, torch.inf).argmin())]
+            for rows, distance in zip(own, torch.cdist(means, codes), strict=True)
         ]
         self.styles: dict[str, Tensor] = {"mean": means, "scan": torch.stack(nearest)}
 
@@ -275,15 +244,15 @@ class StyleGAN(Harmonizer):
         Raises
         ------
         HarmbenchError
-            For a target that the fit has not seen, or images of another shape.
+            For a target that the fit has not seen, images of another shape, or an unknown `style`
+            or `render`.
         """
         if cohort.shape != self.shape:
             raise HarmbenchError(
                 f"gan was fitted on images of shape {self.shape}; these are {cohort.shape}; "
                 "fit it on images of that shape"
             )
-        if self.render not in RENDERS:
-            raise unknown("render", self.render, RENDERS)
+        _require_one_of("render", self.render, Render)
         code = None if target == OWN_SITE else self._target_style(target).to(context.device)
         out = cohort.images.copy()
         height, width = self.shape
@@ -292,40 +261,35 @@ class StyleGAN(Harmonizer):
         with threads(context.threads):
             pieces = Scans(cohort, self.sizes).pieces(context.device)
             for i, (images, _) in enumerate(pieces):
-                rendered = self._rendered(generator, encoder, images, code)
+                if code is None:
+                    rendered = generator(images, encoder(images))
+                else:
+                    rendered = generator(images, code.expand(len(images), -1))
+                    if self.render == "difference":
+                        rendered = images + rendered - generator(images, encoder(images))
                 rows = slice(i * ROWS_AT_ONCE, i * ROWS_AT_ONCE + len(images))
                 out[rows] = (rendered[:, 0, :height, :width].cpu().numpy() + 1) / 2
         generator.cpu()
         encoder.cpu()
         return np.where(cohort.mask, out, cohort.images)
 
-    def _rendered(
-        self, generator: Generator, encoder: Encoder, images: Tensor, code: Tensor | None
-    ) -> Tensor:
-        if code is None:
-            return generator(images, encoder(images))
-        rendered = generator(images, code.expand(len(images), -1))
-        if self.render == "style":
-            return rendered
-        return images + rendered - generator(images, encoder(images))
-
     def _target_style(self, target: str | None) -> Tensor:
-        if self.style not in STYLES:
-            raise unknown("style", self.style, STYLES)
+        _require_one_of("style", self.style, Style)
         name = target or self.reference_site
         if name not in self.sites:
             raise unknown("target site", name, self.sites)
         return self.styles[self.style][[self.sites.index(name)]]
 
     def save(self, folder: Path) -> None:
-        """Write generator, style encoder, the sites' styles and the training's history.
+        """Write the generator, the style encoder, the sites' styles and the training curve.
 
-        The mapping network and the discriminator end with the training.
+        The mapping network and the discriminator are used in training only.
         """
         arrays = (
-            under("generator", self.generator.state_dict())
-            | under("encoder", self.encoder.state_dict())
-            | under("styles", self.styles)
+            weight_arrays("generator", self.generator)
+            | weight_arrays("encoder", self.encoder)
+            | add_prefix("styles", {name: style.numpy() for name, style in self.styles.items()})
+            | add_prefix("history", self._history)
         )
         config = {
             "params": self.params(),
@@ -333,25 +297,25 @@ class StyleGAN(Harmonizer):
             "sites": self.sites,
             "shape": list(self.shape),
         }
-        history = {f"history.{name}": values for name, values in self._history.items()}
-        save_model(folder, {k: v.numpy() for k, v in arrays.items()} | history, config)
+        save_model(folder, arrays, config)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
+        """Return the method that `save` wrote."""
         arrays, config = load_model(folder)
         method = cls(**config["params"])
         method.reference_site, method.sites = config["reference_site"], config["sites"]
         method.shape = tuple(config["shape"])
-        start = "history."
-        method._history = {
-            k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)
-        }
-        tensors = {k: torch.from_numpy(v) for k, v in arrays.items() if not k.startswith(start)}
+        method._history = strip_prefix("history", arrays)
         with seeded(0):
             generator, encoder = Generator(method.sizes), Encoder(method.sizes, method.style_dim)
-        generator.load_state_dict(below("generator", tensors))
-        encoder.load_state_dict(below("encoder", tensors))
-        method.generator, method.encoder = at_rest(generator), at_rest(encoder)
-        method.styles = below("styles", tensors)
+        method.generator = with_weights(generator, "generator", arrays)
+        method.encoder = with_weights(encoder, "encoder", arrays)
+        styles = strip_prefix("styles", arrays)
+        method.styles = {name: torch.from_numpy(style) for name, style in styles.items()}
         return method
+
+
+def _require_one_of(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise unknown(name, value, get_args(choices))

@@ -1,8 +1,9 @@
 """Networks of the style-encoding GAN: generator, style encoder, mapping network, discriminator.
 
 The architecture of StarGAN v2 (Choi 2020, arXiv 1912.01865, section 2 and its appendix) with one
-domain, as Liu 2021 and Liu 2023 use it, written from the papers' description. Images are (n, 1,
-height, width) in [-1, 1]; sides are multiples of what `Sizes.multiple` says.
+domain, as used by Liu 2021 and Liu 2023, implemented from the description in the papers. Images
+have the shape (n, 1, height, width) and are in [-1, 1]. Their sides are multiples of
+`Sizes.multiple`.
 """
 
 from __future__ import annotations
@@ -16,33 +17,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 BOTTLENECK = 16
-"""Side of the generator's smallest feature map, as published, whatever the size of the image."""
+"""Side of the generator's smallest feature map, as published, for any size of the image."""
 SMALLEST = 4
 """Side of the last feature map of the style encoder and the discriminator, as published."""
 LATENT = 16
 """Length of the mapping network's random input, as published."""
 WIDEST = 8
-"""Most channels of a layer, in units of the first layer's."""
+"""Largest number of channels of a layer, relative to the first layer."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the networks' shapes depend on.
+    """Sizes of the networks.
 
     Attributes
     ----------
     side : int
-        The image's longer side, in pixels.
+        Longer side of the images, in pixels.
     channels : int
-        Channels of the first layer; each halving of the map doubles them, up to `WIDEST` times.
+        Channels of the first layer. Each halving of the map doubles them, up to `WIDEST` times.
     style : int
         Length of a style code.
     fold : int
         Side of the blocks of pixels that the first layer folds into channels; 1 for none, as
-        published; 2 makes everything four times faster.
+        published. A value of 2 makes the networks four times faster.
     field : int
-        Degree of the polynomials of the place by which a style scales and shifts a map; 0 for the
-        same everywhere, as published.
+        Degree of the polynomials of the position by which a style scales and shifts a map; 0 for
+        constants, as published.
     """
 
     side: int
@@ -52,7 +53,7 @@ class Sizes:
     field: int = 0
 
     def halvings(self, smallest: int) -> int:
-        """Return how often a folded map is halved until its side is about `smallest`."""
+        """Return the number of halvings after which the side of a map is about `smallest`."""
         return max(1, round(math.log2(self.side / self.fold / smallest)))
 
     @property
@@ -61,12 +62,12 @@ class Sizes:
         return self.fold * 2 ** self.halvings(SMALLEST)
 
     def widths(self, halvings: int) -> list[int]:
-        """Return the channels before and after each of so many halvings."""
+        """Return the channels of each map for a number of halvings."""
         return [self.channels * min(2**level, WIDEST) for level in range(halvings + 1)]
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalization with a learned scale and shift; takes and ignores a style."""
+    """Instance normalization with a learned scale and shift. It ignores the style."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -81,15 +82,8 @@ class InstanceNorm(nn.Module):
 class AdaIN(nn.Module):
     """Instance normalization whose scale and shift come from the style code (Huang 2017).
 
-    Parameters
-    ----------
-    channels : int
-        Of the map.
-    style : int
-        Length of the style code.
-    field : int
-        Degree of the polynomials of the place that scale and shift are; a scanner's shading has a
-        place in the image, which a scale alone cannot give it.
+    Scale and shift are polynomials of the position with the degree `field`, because the bias field
+    of a scanner depends on the position.
     """
 
     def __init__(self, channels: int, style: int, field: int) -> None:
@@ -98,7 +92,7 @@ class AdaIN(nn.Module):
         self.affine = nn.Linear(style, 2 * channels * len(exponents(field)))
 
     def forward(self, x: Tensor, style: Tensor | None) -> Tensor:
-        """Normalize x (n, channels, h, w) and give it the style (n, length)."""
+        """Normalize x (n, channels, h, w) and apply the style (n, length)."""
         channels, sides = x.shape[1], x.shape[2:]
         coefficients = self.affine(style).unflatten(1, (2 * channels, -1))
         fields = polynomials(self.field, x).flatten(1).T @ coefficients.transpose(1, 2)
@@ -107,12 +101,12 @@ class AdaIN(nn.Module):
 
 
 def exponents(degree: int) -> list[tuple[int, int]]:
-    """Return the powers of row and column in all terms up to a degree."""
+    """Return the powers of row and column in all terms of a polynomial of this degree."""
     return [(i, total - i) for total in range(degree + 1) for i in range(total + 1)]
 
 
 def polynomials(degree: int, like: Tensor) -> Tensor:
-    """Return the terms on a map's grid from -1 to 1, shape (terms, h, w)."""
+    """Return all terms at the pixels of a map, with positions from -1 to 1: (terms, h, w)."""
     rows, columns = (
         torch.linspace(-1, 1, side, device=like.device, dtype=like.dtype)
         for side in like.shape[-2:]
@@ -121,16 +115,16 @@ def polynomials(degree: int, like: Tensor) -> Tensor:
 
 
 class Residual(nn.Module):
-    """A pre-activation residual block; it changes the size of the map between its convolutions.
+    """A pre-activation residual block that resizes the map between its convolutions.
 
     Parameters
     ----------
     inputs, outputs : int
         Channels.
     norms : pair of Module or None
-        What normalizes before the two activations, called with the map and the style.
+        Normalizations before the two activations, called with the map and the style.
     scale : {0.5, 1, 2}
-        Factor on the sides of the map: average pooling or repetition of pixels.
+        Change of the sides of the map, by average pooling or by repetition of pixels.
     """
 
     def __init__(
@@ -151,11 +145,11 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
         """Map (n, inputs, h, w) to (n, outputs, scale * h, scale * w)."""
-        # Dividing by the root of 2 keeps the variance of a sum of two.
+        # The division keeps the variance of the sum.
         return (self._skip(x) + self._rest(x, style)) / math.sqrt(2)
 
     def _skip(self, x: Tensor) -> Tensor:
-        # A 1 x 1 convolution commutes with both resamplings; it is done where the map is small.
+        # A 1 x 1 convolution commutes with resizing, so it is applied to the smaller map.
         if self.scale < 1:
             return self.skip(F.avg_pool2d(x, 2))
         x = self.skip(x)
@@ -177,7 +171,7 @@ class Residual(nn.Module):
 
 
 class Generator(nn.Module):
-    """Content through instance-normalized blocks, then a style through adaptive ones."""
+    """Blocks with instance normalization for the content, then adaptive ones for the style."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -211,17 +205,7 @@ class Generator(nn.Module):
 
 
 class Encoder(nn.Sequential):
-    """From images (n, 1, h, w) to vectors (n, outputs), without normalization.
-
-    The style encoder, and with one output the discriminator.
-
-    Parameters
-    ----------
-    sizes : Sizes
-        Of the images.
-    outputs : int
-        Length of the vector.
-    """
+    """The style encoder and, with one output, the discriminator; without normalization."""
 
     def __init__(self, sizes: Sizes, outputs: int) -> None:
         widths = sizes.widths(sizes.halvings(SMALLEST))
@@ -239,12 +223,12 @@ class Encoder(nn.Sequential):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the vectors in full precision, whatever the layers' is."""
+        """Map images (n, 1, h, w) to vectors (n, outputs) in full precision."""
         return super().forward(images).float()
 
 
 class Mapping(nn.Sequential):
-    """From random numbers (n, `LATENT`) to style codes (n, length)."""
+    """The mapping network, which makes style codes of random numbers."""
 
     def __init__(self, style: int) -> None:
         hidden = 8 * style
@@ -254,18 +238,12 @@ class Mapping(nn.Sequential):
         super().__init__(*layers, nn.Linear(hidden, style))
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Return the codes in full precision, whatever the layers' is."""
+        """Map random numbers (n, `LATENT`) to codes (n, style) in full precision."""
         return super().forward(latents).float()
 
 
 class Networks(nn.Module):
-    """All four, as one model to be trained.
-
-    Parameters
-    ----------
-    sizes : Sizes
-        Of the images and of the networks.
-    """
+    """All four networks as one model."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -276,12 +254,12 @@ class Networks(nn.Module):
         self.apply(_initialize)
 
     def render(self, images: Tensor, style: Tensor, mask: Tensor) -> Tensor:
-        """Return the images in the given styles; outside the mask they stay as they are."""
+        """Return the images in the given styles. Outside the mask they do not change."""
         return torch.where(mask, self.generator(images, style), images)
 
 
 def _initialize(module: nn.Module) -> None:
-    """He's initial weights, as published (no biases)."""
+    """Set the initial weights of He, as published, and the biases to 0."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:

@@ -1,9 +1,9 @@
-"""The training of the style-encoding GAN: whose turn it is, with which batch, and when to stop."""
+"""The training of the style-encoding GAN: its batches, its phases and its check for collapse."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from baselines.style_gan.losses import (
     Batch,
-    Loss,
+    Parts,
     Weights,
     critic_loss,
     latent_loss,
@@ -22,32 +22,24 @@ from baselines.style_gan.losses import (
 )
 from baselines.style_gan.networks import Networks, Sizes
 from harmbench.contracts.cohort import Cohort
-from harmbench.errors import HarmbenchError
 from harmbench.seeding import seed_from
 from harmbench.training.loop import Diverged, Phase, rows_at
 
 ROWS_AT_ONCE = 64
-"""Images that pass through the networks together outside of training."""
+"""Images that the networks process together outside of training."""
 COLLAPSED = 0.02
-"""Least share of the variance between images that renderings must keep."""
+"""Smallest share of the variance between images that renderings must keep."""
 
 
 class Scans:
-    """A cohort as the networks take it.
-
-    Parameters
-    ----------
-    cohort : Cohort
-        Slices.
-    sizes : Sizes
-        Of the networks.
+    """A cohort of slices as tensors.
 
     Attributes
     ----------
     images : Tensor, shape (n, 1, h, w)
-        In [-1, 1], padded below and to the right with what is 0 in the cohort.
+        Intensities in [-1, 1], padded below and to the right with background.
     mask : Tensor of bool, shape (n, 1, h, w)
-        Each scan's own foreground.
+        Foreground of each scan.
     """
 
     def __init__(self, cohort: Cohort, sizes: Sizes) -> None:
@@ -66,20 +58,20 @@ class Scans:
 
 @dataclass(frozen=True)
 class Batches:
-    """The batch of every step: a pure function of the step.
+    """The batch of each step, as a pure function of the step.
 
     Attributes
     ----------
     scans : Scans
         All rows to train on.
     size : int
-        Images in a batch; as many references for each of the two renderings.
+        Number of images in a batch, and of references for each of the two renderings.
     seed : int
-        Of the three orders.
+        Seed of the three orders of the rows.
     steps : int
-        Length of the training, over which the diversity's weight falls linearly to 0.
+        Length of the training, over which the weight of the diversity decreases linearly to 0.
     diversity : float
-        Its weight in the first step.
+        Weight of the diversity in the first step.
     """
 
     scans: Scans
@@ -89,7 +81,7 @@ class Batches:
     diversity: float
 
     def __call__(self, step: int) -> Batch:
-        """Return the batch of one step."""
+        """Return the batch of a step."""
         orders = [self.seed, seed_from("first", self.seed), seed_from("second", self.seed)]
         images, mask = self.scans.images, self.scans.mask
         rows, first, second = [rows_at(step, len(images), self.size, order) for order in orders]
@@ -99,22 +91,13 @@ class Batches:
 
 
 def phases(model: Networks, weights: Weights, mapping_lr: float) -> list[Phase]:
-    """Return who is moved by which loss, in turn.
+    """Return the phases of the training: which loss trains which networks.
 
-    A reference's style is taken as it is, so style encoder and mapping network learn from random
-    styles only, as published.
-
-    Parameters
-    ----------
-    model : Networks
-        The four networks.
-    weights : Weights
-        Of the losses.
-    mapping_lr : float
-        The mapping network's own learning rate.
+    The style encoder and the mapping network learn from random styles only, as published. The
+    mapping network has its own learning rate.
     """
 
-    def phase(name: str, loss: Loss, *modules: nn.Module) -> Phase:
+    def phase(name: str, loss: Callable[..., Parts], *modules: nn.Module) -> Phase:
         groups: list[dict[str, Any]] = [{"params": list(part.parameters())} for part in modules]
         for group, part in zip(groups, modules, strict=True):
             if part is model.mapping:
@@ -129,26 +112,25 @@ def phases(model: Networks, weights: Weights, mapping_lr: float) -> list[Phase]:
 
 
 @torch.no_grad()
-def watch(model: nn.Module, seen: int, scans: Scans, log: logging.Logger) -> None:
-    """Log how scans are rendered in their own styles; stop a training that has collapsed.
+def watch(model: Networks, seen: int, scans: Scans, log: logging.Logger) -> None:
+    """Log how well scans are rendered in their own styles.
 
     Parameters
     ----------
     model : Networks
         In evaluation mode.
     seen : int
-        Images trained on.
+        Number of images in the training so far.
     scans : Scans
-        The validation's; nothing is chosen by them.
+        Scans to render. They do not influence the training.
     log : Logger
         Gets one line.
 
     Raises
     ------
     Diverged
-        Where renderings differ from each other much less than the scans do.
+        If the renderings differ from each other much less than the scans do.
     """
-    assert isinstance(model, Networks)
     device = next(model.parameters()).device
     own = [model.render(x, model.style(x), mask).cpu() for x, mask in scans.pieces(device)]
     rendered, images, mask = torch.cat(own), scans.images, scans.mask
@@ -165,14 +147,8 @@ def watch(model: nn.Module, seen: int, scans: Scans, log: logging.Logger) -> Non
 
 
 def _variance(images: Tensor, mask: Tensor) -> Tensor:
-    """Return the variance between scans, averaged over the pixels that lie in every mask."""
+    """Return the variance between scans, averaged over the pixels that are in every mask."""
     common = mask.all(dim=0)
     if not common.any():
         common = mask.any(dim=0)
     return images.var(dim=0)[common].mean()
-
-
-def require_at_least(name: str, value: int, least: int) -> None:
-    """Raise the error of an argument that is too small."""
-    if value < least:
-        raise HarmbenchError(f"gan: {name} is {value}; give {least} or more")

@@ -1,4 +1,4 @@
-"""A fit that a training command asks for: in this process, or in several that train together."""
+"""A fit of ``harmbench train``: in this process, or in several processes that train together."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from harmbench.progress import Progress
 
 @dataclass(frozen=True)
 class Job:
-    """One fit, as it is sent to other processes: specifications and data, no objects of plug-ins.
+    """One fit, as it is sent to other processes: specifications and data, but no plug-in objects.
 
     Attributes
     ----------
     config : RunConfig
-        Of which the data's options, threads and device are read.
+        Options of the data, threads and device.
     spec : MethodSpec
         The method.
     cohort : Cohort
-        The fit part, all columns.
+        The fit part with all columns.
     reference_site : str
-        Where to harmonize to.
+        Site to which images are harmonized.
     seed : int
-        The method's.
+        Seed of the method.
     checkpoints : Path
-        Where a training may keep its state.
+        Folder for the state of a training.
     """
 
     config: RunConfig
@@ -45,45 +45,26 @@ class Job:
 
 
 def fitted(job: Job, dataset: Dataset, progress: Progress, log: logging.Logger) -> Harmonizer:
-    """Return the method, fitted in this process.
-
-    Parameters
-    ----------
-    job : Job
-        What to fit.
-    dataset : Dataset
-        Where its cohort comes from.
-    progress, log : Progress, logging.Logger
-        What the method is given.
-    """
+    """Return the method, fitted in this process on the cohort of this data set."""
     method = build_method(job.spec)
-    told = settings(job.config, dataset, method.info.fit_sees, job.seed, progress, log)
-    fit(method, job.cohort, job.reference_site, job.checkpoints, told)
+    context = settings(job.config, dataset, method.info.fit_sees, job.seed, progress, log)
+    fit(method, job.cohort, job.reference_site, job.checkpoints, context)
     return method
 
 
 def fit_together(job: Job, folder: Path, devices: int, progress: Progress) -> None:
-    """Fit in several processes; see `harmbench.training.processes.launch`.
+    """Fit in several processes and save the method in a folder.
 
-    Parameters
-    ----------
-    job : Job
-        What to fit, and on which kind of device.
-    folder : Path
-        Where the first process saves the method.
-    devices : int
-        Processes to start on this machine, where ``torchrun`` has started none.
-    progress : Progress
-        Shown by the first process.
+    The parameters `devices` and `progress` are those of `harmbench.training.processes.launch`.
     """
-    # Imported here because it costs seconds that one process need not spend.
+    # Imported here, because the import takes seconds.
     from harmbench.training.processes import launch
 
-    launch(_share, job, folder, device=job.config.device, devices=devices, progress=progress)
+    launch(_fit_share, job, folder, device=job.config.device, devices=devices, progress=progress)
 
 
-def _share(fabric: Any, progress: Progress, job: Job, folder: Path) -> None:
-    """Fit as one of several processes; the first one saves the method into the folder."""
+def _fit_share(fabric: Any, progress: Progress, job: Job, folder: Path) -> None:
+    """Fit as one of several processes; the first one saves the method."""
     threads = max(1, job.config.threads // fabric.strategy.num_processes)
     config = job.config.model_copy(update={"device": str(fabric.device), "threads": threads})
     if fabric.is_global_zero:

@@ -42,7 +42,7 @@ from harmbench.training.cards import (
     read_card,
     thinned,
 )
-from harmbench.training.group import from_outside, is_first
+from harmbench.training.group import is_first, torchrun_size
 from harmbench.training.precision import precision_of
 
 CHECKPOINTS = "checkpoints"
@@ -166,7 +166,7 @@ class Material:
     @property
     def together(self) -> int:
         """How many processes train one model."""
-        return max(self.devices, from_outside())
+        return max(self.devices, torchrun_size())
 
 
 def train(

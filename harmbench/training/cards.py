@@ -1,4 +1,4 @@
-"""What saved weights say about themselves: ``card.json``, and ``README.md`` for readers."""
+"""The card of saved weights: ``card.json`` for programs and ``README.md`` for people."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ README_POINTS = 10
 
 
 class Recipe(BaseModel):
-    """What weights are made from. Weights of another recipe never stand in for a fit.
+    """What weights are made from. Weights with another recipe never replace a fit.
 
     Attributes
     ----------
     method : str
-        Name that the method declares.
+        Name in the method's info.
     params : dict
-        All arguments of its constructor, as JSON has them.
+        All arguments of its constructor, as JSON values.
     data : dict
-        Name and arguments of the data set, without folders; said only for the reader, since
-        `fingerprint` names the data.
+        Name and arguments of the data set without folders. It is not compared, since the
+        fingerprint identifies the data.
     fingerprint : str
-        Of the data set.
+        Fingerprint of the data set.
     data_seed : int
-        Of the split.
+        Seed of the split.
     split : str
-        Hash of every row's part.
+        Hash of the part of every row.
     reference_site : str
-        Where images are harmonized to.
+        Site to which images are harmonized.
     seed : int
-        Method seed.
+        Seed of the method.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,30 +59,30 @@ class Recipe(BaseModel):
 
 
 class Card(Recipe):
-    """A recipe and what came of it.
+    """A recipe and the training that followed it.
 
     Attributes
     ----------
     label, command : str
-        Title of its rows, and the command that made it.
+        Title of the method in tables, and the command that made the weights.
     data_label, data_license : str
-        What the data set says about itself.
+        Label and license in the info of the data set.
     n_fit : int
-        Images it was fitted on, validation among them.
+        Number of images of the fit part, with those for validation.
     images : int
         Images seen in training; 0 for a method that is not trained in steps.
     seconds : float
-        Spent in training, over all stretches that ended by themselves or by an interruption.
+        Duration of the training without interruptions.
     device, threads : str, int
-        Where the last stretch ran.
+        Device and CPU threads after the last start.
     precision : str
-        That it was trained in, such as ``"bf16-mixed"``; ``""`` where there is no choice.
+        Precision of the training, such as ``"bf16-mixed"``; ``""`` for a method without a choice.
     versions : dict of str to str
-        Of harmbench, torch, numpy and Python.
+        Versions of harmbench, torch, numpy and Python.
     history : dict of str to list
-        Training curve, thinned to at most `CURVE_POINTS` points.
+        Training curve with at most `CURVE_POINTS` points.
     files : dict of str to str
-        SHA-256 of every file that was saved.
+        SHA-256 of every saved file.
     """
 
     label: str
@@ -101,11 +101,11 @@ class Card(Recipe):
 
     @property
     def recipe(self) -> Recipe:
-        """The part that other weights can be compared with."""
+        """The part that is compared with other recipes."""
         return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
 
     def write(self, folder: Path) -> None:
-        """Write the readable page, then the card, whose presence says that all is there."""
+        """Write the page, then the card, whose presence shows that the folder is complete."""
         write_text(folder / README, page(self))
         write_json(folder / CARD, self.model_dump(mode="json"))
 
@@ -116,7 +116,7 @@ def read_card(folder: Path) -> Card:
     Raises
     ------
     HarmbenchError
-        Where there is none, or it cannot be read.
+        If there is no card or it cannot be read.
     """
     path = Path(folder) / CARD
     try:
@@ -131,29 +131,29 @@ def read_card(folder: Path) -> Card:
         raise HarmbenchError(f"{path} cannot be read as a card ({where})") from error
     for name in card.files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise HarmbenchError(f"{path} names {name!r}, which does not lie in its folder")
+            raise HarmbenchError(f"{path} names {name!r}, which is not in its folder")
     return card
 
 
 def plain(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as JSON gives them back, so that a tuple equals a stored list."""
+    """Return parameters as JSON stores them, such that a tuple equals a stored list."""
     return json.loads(json.dumps(dict(params), default=str))
 
 
 def differences(held: Recipe, asked: Recipe, ignore: Collection[str] = ()) -> list[str]:
-    """Say in what two recipes differ, data first.
+    """Describe the differences between two recipes, those of the data first.
 
     Parameters
     ----------
     held, asked : Recipe
-        The one of the weights and the one that is needed now.
+        The recipe of the weights and the recipe that is needed.
     ignore : collection of str
         Parameters that may differ, or ``"seed"``.
 
     Returns
     -------
     list of str
-        Such as ``"seed is 0 there and 1 here"``; empty where the weights fit.
+        Such as ``"seed is 0 there and 1 here"``; empty if the weights can be used.
     """
     pairs = [
         (name, getattr(held, name), getattr(asked, name))
@@ -172,35 +172,39 @@ def differences(held: Recipe, asked: Recipe, ignore: Collection[str] = ()) -> li
 
 
 def thinned(history: Mapping[str, NDArray[Any]]) -> dict[str, list[int | float | None]]:
-    """Return a training curve of at most `CURVE_POINTS` points, first and last among them."""
+    """Return a training curve with at most `CURVE_POINTS` points, among them the first and last."""
     n = len(next(iter(history.values()), ()))
-    rows = np.unique(np.linspace(0, n - 1, min(n, CURVE_POINTS)).round().astype(int))
+    rows = _evenly(n, min(n, CURVE_POINTS))
     return {
         name: [v if np.isfinite(v) else None for v in np.asarray(values)[rows].tolist()]
         for name, values in history.items()
     }
 
 
+def _evenly(n: int, points: int) -> NDArray[np.int_]:
+    return np.unique(np.linspace(0, n - 1, points).round().astype(int))
+
+
 def images_seen(history: Mapping[str, NDArray[Any]]) -> int:
-    """Return how many images a training has seen, 0 where nothing is known of one."""
+    """Return how many images a training has seen, 0 if its curve does not say so."""
     images = history.get("images")
     return 0 if images is None or not len(images) else int(images[-1])
 
 
 def file_hashes(folder: Path, names: Collection[str] | None = None) -> dict[str, str]:
-    """Return the SHA-256 of files by their names in `folder`: the named ones, or all in it.
+    """Return the SHA-256 of the named files in a folder, or of all its files, by name.
 
     Raises
     ------
     HarmbenchError
-        Where a named file is missing.
+        If a named file is missing.
     """
     if names is None:
         names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
     hashes = {}
     for name in sorted(names):
         try:
-            if not (folder / name).is_file():  # a device would be read without end
+            if not (folder / name).is_file():  # reading a device might never end
                 raise FileNotFoundError(name)
             with (folder / name).open("rb") as file:
                 hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -210,45 +214,43 @@ def file_hashes(folder: Path, names: Collection[str] | None = None) -> dict[str,
 
 
 def page(card: Card) -> str:
-    """Return the card as a page for readers (Markdown)."""
+    """Return the card as a Markdown page."""
     params = ", ".join(f"{k}={v!r}" for k, v in sorted(card.params.items())) or "none"
     options = ", ".join(f"{k}={v!r}" for k, v in sorted(card.data["params"].items()))
-    facts = [
-        ("method", f"`{card.method}`"),
-        ("parameters", params),
-        ("data", f"{card.data_label}: `{card.data['name']}` {options}".strip()),
-        ("license of the data", card.data_license or "not stated"),
-        ("data fingerprint", f"`{card.fingerprint}`"),
-        ("data seed, split", f"{card.data_seed}, `{card.split}`"),
-        ("fitted on", f"{card.n_fit:,} images of the part `fit`"),
-        ("reference site", card.reference_site),
-        ("method seed", card.seed),
-        ("images seen in training", f"{card.images:,}" if card.images else "not counted"),
-        ("training time", f"{card.seconds:,.0f} s on {card.device}, {card.threads} CPU threads"),
-        ("precision of the training", card.precision or "not stated"),
-        ("versions", ", ".join(f"{k} {v}" for k, v in sorted(card.versions.items()))),
-    ]
+    facts = {
+        "what": "",
+        "---": "---",
+        "method": f"`{card.method}`",
+        "parameters": params,
+        "data": f"{card.data_label}: `{card.data['name']}` {options}".strip(),
+        "license of the data": card.data_license or "not stated",
+        "data fingerprint": f"`{card.fingerprint}`",
+        "data seed, split": f"{card.data_seed}, `{card.split}`",
+        "fitted on": f"{card.n_fit:,} images of the part `fit`",
+        "reference site": card.reference_site,
+        "method seed": card.seed,
+        "images seen in training": f"{card.images:,}" if card.images else "not counted",
+        "training time": f"{card.seconds:,.0f} s on {card.device}, {card.threads} CPU threads",
+        "precision of the training": card.precision or "not stated",
+        "versions": ", ".join(f"{k} {v}" for k, v in sorted(card.versions.items())),
+    }
     parts = [
         f"# {card.label}",
         f"Weights of the method `{card.method}` of harmbench, made by",
         f"```sh\n{card.command}\n```",
-        "and taken up by",
+        "and used by",
         f"```sh\nharmbench run --methods {card.label} --weights {card.label}=FOLDER\n```",
-        "on the same data, split, reference site and parameters only: on others its fit subjects "
-        "could be among those it is scored on. For research, not for diagnosis.",
-        "\n".join(
-            f"| {name} | {value} |" for name, value in [("what", ""), ("---", "---"), *facts]
-        ),
-        _curve(card.history),
+        "only on the same data, split, reference site and parameters. On other data its fit "
+        "subjects could be among the subjects that are scored. For research, not for diagnosis.",
+        "\n".join(f"| {name} | {value} |" for name, value in facts.items()),
     ]
-    return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _curve(history: Mapping[str, list[int | float | None]]) -> str:
-    points = len(next(iter(history.values()), []))
-    if not points:
-        return ""
-    rows = np.unique(np.linspace(0, points - 1, README_POINTS).round().astype(int))
-    table = {name: [values[i] for i in rows] for name, values in history.items()}
-    text = tabulate(table, headers="keys", tablefmt="github", floatfmt=".5g", intfmt=",")
-    return f"Training curve (means since the point before; all of it in `{CARD}`):\n\n{text}"
+    points = len(next(iter(card.history.values()), []))
+    if points:
+        rows = _evenly(points, README_POINTS)
+        table = {name: [values[i] for i in rows] for name, values in card.history.items()}
+        text = tabulate(table, headers="keys", tablefmt="github", floatfmt=".5g", intfmt=",")
+        parts.append(
+            f"Training curve (means since the previous point; all points are in `{CARD}`):\n\n"
+            + text
+        )
+    return "\n\n".join(parts) + "\n"

@@ -1,8 +1,8 @@
-"""The processes that train one model together: who is who, shares of a batch, means of gradients.
+"""The processes that train one model together: their ranks, shares of a batch, mean gradients.
 
-Gradients are averaged explicitly, once a phase. (A wrapper such as torch's
-``DistributedDataParallel`` averages in the backward pass of what went through its ``forward``: an
-adversarial training calls parts of its model, in turns, and differentiates twice.)
+Gradients are averaged explicitly, once per phase. A wrapper such as torch's
+``DistributedDataParallel`` averages during the backward pass of its own ``forward``. An adversarial
+training calls parts of its model in turn and differentiates twice, so it cannot use such a wrapper.
 """
 
 from __future__ import annotations
@@ -15,25 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from harmbench.errors import HarmbenchError
-
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train together, as one of them sees them; alone, nothing is exchanged.
-
-    Attributes
-    ----------
-    rank, size : int
-        Which of how many.
-    """
+    """Rank of this process and number of processes. A single process exchanges nothing."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def here(cls) -> Group:
-        """Return the group of this process: torch's, where one was joined."""
+        """Return the group of this process: torch's process group, if there is one."""
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())
         return cls()
@@ -43,27 +35,11 @@ class Group:
         """Whether this is the process that observes, saves and shows progress."""
         return self.rank == 0
 
-    @property
-    def stream(self) -> tuple[int, ...]:
-        """What to add to a seed, so that no two processes draw the same numbers."""
-        return (self.rank,) if self.size > 1 else ()
-
-    def require_shares(self, batch_size: int) -> None:
-        """Refuse a batch that cannot be shared equally: its mean is the mean of the shares'."""
-        if batch_size % self.size:
-            raise HarmbenchError(
-                f"a batch of {batch_size} cannot be shared equally by {self.size} processes; "
-                "choose a number of processes (--devices) that divides it, or another batch_size"
-            )
-
     def share(self, batch: Any) -> Any:
-        """Return this process's rows of a batch, every `size`-th one.
+        """Return the rows of a batch that this process trains on: every `size`-th one.
 
-        Parameters
-        ----------
-        batch : object
-            With a method ``only(rows: slice)``, which is called, or tensors anywhere inside it,
-            whose first axis is the batch's.
+        The batch has a method ``only(rows: slice)``, or contains tensors whose first axis is that
+        of the batch.
         """
         if self.size == 1:
             return batch
@@ -77,19 +53,17 @@ class Group:
     def averaged(
         self, parameters: Sequence[nn.Parameter], parts: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Replace gradients by their means over the processes; return the means of scalars.
-
-        A parameter without a gradient counts as one with gradient 0, since it may have one in
-        another process.
-        """
+        """Replace gradients by their means over the processes; return the means of scalars."""
         if self.size == 1:
             return dict(parts)
+        tensors = []
         for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters]
+            # A missing gradient counts as 0, since another process may have one.
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = gradient
+            tensors.append(gradient)
         values = [value.detach().float().reshape(()) for value in parts.values()]
-        tensors = [tensor for tensor in (*gradients, *values) if tensor is not None]
+        tensors += values
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         distributed.all_reduce(flat)
         flat /= self.size
@@ -98,32 +72,25 @@ class Group:
         return dict(zip(parts, values, strict=True))
 
     def copy(self, tensors: Iterable[Tensor]) -> None:
-        """Replace tensors, in place, by the first process's."""
+        """Replace tensors in place by those of the first process."""
         if self.size > 1:
             for tensor in tensors:
                 distributed.broadcast(tensor, 0)
 
-    def any(self, flag: bool) -> bool:
-        """Return whether the flag is up in any of the processes."""
-        return bool(self._most(int(flag))) if self.size > 1 else flag
-
-    def require_same(self, number: int, message: str) -> None:
-        """Raise an error with this message where processes hold different numbers."""
-        if self.size > 1 and self._most(number) != -self._most(-number):
-            raise HarmbenchError(message)
-
-    def _most(self, number: int) -> int:
-        # On the processor, so that no GPU waits for it.
-        tensor = torch.tensor([number])
+    def largest(self, number: int) -> int:
+        """Return the largest of the numbers that the processes give."""
+        if self.size == 1:
+            return number
+        tensor = torch.tensor([int(number)])  # on the CPU, so that no GPU has to wait
         distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
         return int(tensor)
 
 
-def from_outside() -> int:
-    """Return how many processes ``torchrun`` has started with this one; 1 without it."""
+def torchrun_size() -> int:
+    """Return the number of processes that ``torchrun`` has started, 1 without ``torchrun``."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def is_first() -> bool:
-    """Whether this process is the only one, or the first that ``torchrun`` has started."""
-    return from_outside() == 1 or os.environ["RANK"] == "0"
+    """Return whether this is the only process, or the first one of ``torchrun``."""
+    return torchrun_size() == 1 or os.environ["RANK"] == "0"

@@ -1,7 +1,8 @@
 """Building blocks shared by the networks of the suite.
 
-The grouped ones train several small networks of one shape as one: group g of every layer sees only
-group g of the layer before, so the networks never mix, and one call fills the processor.
+The grouped layers train several small networks of the same shape as one network. Group g of a layer
+reads only group g of the previous layer, so the networks never mix, and one call uses the processor
+fully.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from torch.nn import functional as F
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def at_rest(network: Network) -> Network:
-    """Return a network ready to be applied: on the CPU, in evaluation mode, without gradients.
+def for_inference(network: Network) -> Network:
+    """Return the network on the CPU, in evaluation mode and without gradients.
 
-    Its weights are in channels-last memory, in which a CPU convolves fastest; all maps follow them.
+    Its weights are in channels-last memory, which makes convolutions on a CPU fastest.
     """
     network = network.cpu().to(memory_format=torch.channels_last)
     return network.eval().requires_grad_(False)
 
 
 def space_to_depth(images: Tensor, grid: int) -> Tensor:
-    """Fold blocks of pixels into channels, a stem without parameters.
+    """Move blocks of pixels into channels.
 
     Parameters
     ----------
     images : Tensor, shape (n, groups, height, width)
-        Zeros are added below and to the right until blocks fill a square of `grid` by `grid`.
+        They are padded with zeros below and to the right to a square of `grid` by `grid` blocks.
     grid : int
         Number of blocks along a side.
 
@@ -49,17 +50,7 @@ def space_to_depth(images: Tensor, grid: int) -> Tensor:
 
 
 class GroupedConv(nn.Module):
-    """A 3 x 3 convolution, batch normalization and ReLU in each of several networks.
-
-    Parameters
-    ----------
-    groups : int
-        Number of networks.
-    inputs, outputs : int
-        Channels of one network.
-    stride : int
-        Step of the convolution.
-    """
+    """A 3 x 3 convolution, batch normalization and ReLU in each of several networks (groups)."""
 
     def __init__(self, groups: int, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -74,7 +65,7 @@ class GroupedConv(nn.Module):
 
 
 class GroupedLinear(nn.Module):
-    """One linear layer in each of several networks: (n, groups, inputs) to (n, groups, outputs)."""
+    """One linear layer in each of several networks (groups)."""
 
     def __init__(self, groups: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -82,52 +73,45 @@ class GroupedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(groups, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layers."""
+        """Map (n, groups, inputs) to (n, groups, outputs)."""
         return torch.einsum("ngi,gio->ngo", x, self.weight) + self.bias
 
 
 def pad_to(images: Tensor, multiple: int) -> Tensor:
-    """Add zeros below and to the right until both sides are multiples of a number.
-
-    Parameters
-    ----------
-    images : Tensor, shape (n, channels, height, width)
-    multiple : int
-        1 leaves the images as they are.
-    """
+    """Pad images (n, channels, h, w) with zeros below and to the right to multiples of a number."""
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % multiple, 0, -height % multiple))
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Return a group normalization of at most 8 groups that divide the channels."""
+    """Return a group normalization with at most 8 groups."""
     return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """Return the layer with weights and bias 0, so that what it feeds starts without it."""
+    """Return the layer with weights and bias 0, so that it contributes nothing at the start."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 class ConditionedBlock(nn.Module):
-    """Residual block that time shifts and scales and that latents scale.
+    """Residual block that is scaled and shifted by the time and scaled by latents.
 
-    After the second normalization ``h (1 + scale_t) + shift_t`` from the time, then
-    ``h (1 + scale_z)`` from each latent in turn, as in the diffusion autoencoder (Preechakul 2022,
-    arXiv 2111.15640). The last convolution starts at zero: the block starts as its shortcut.
+    After the second normalization, the time gives ``h (1 + scale_t) + shift_t``; then each latent
+    gives ``h (1 + scale_z)``, as in the diffusion autoencoder (Preechakul 2022, arXiv 2111.15640).
+    The last convolution starts at zero, so that the block starts as its shortcut.
 
     Parameters
     ----------
     inputs, outputs : int
         Channels.
     time : int
-        Length of the time's embedding; 0 for a block without time.
+        Length of the embedding of the time; 0 for a block without time.
     latents : sequence of int
-        Lengths of the latents, none for a block without.
+        Lengths of the latents.
     dropout : float
-        Before the last convolution.
+        Probability of dropout before the last convolution.
     """
 
     def __init__(
@@ -153,17 +137,9 @@ class ConditionedBlock(nn.Module):
     def forward(
         self, x: Tensor, time: Tensor | None = None, latents: Sequence[Tensor] = ()
     ) -> Tensor:
-        """Map (n, inputs, h, w) to (n, outputs, h, w).
-
-        Parameters
-        ----------
-        x : Tensor, shape (n, inputs, h, w)
-        time : Tensor, shape (n, time), or None
-            Embedding of the time.
-        latents : sequence of Tensor, each of shape (n, length)
-        """
+        """Map (n, inputs, h, w) to (n, outputs, h, w), with embeddings and latents (n, length)."""
         h = self.norm(self.first(x))
-        # One scale and one shift for all conditions: every pass over a map costs time.
+        # All conditions are joined into one scale and one shift, since passes over a map are slow.
         scale, shift = x.new_ones(()), None
         if self.time is not None and time is not None:
             grow, shift = self.time(F.silu(time))[:, :, None, None].chunk(2, dim=1)
@@ -180,13 +156,7 @@ class ConditionedBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Single-head attention between all pixels of a map, added to it (Vaswani 2017).
-
-    Parameters
-    ----------
-    channels : int
-        Of the map.
-    """
+    """Single-head attention between all pixels of a map, with a residual (Vaswani 2017)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -203,18 +173,9 @@ class SelfAttention(nn.Module):
 
 
 def embed_time(times: Tensor, length: int) -> Tensor:
-    """Return sines and cosines of the times at geometric frequencies (Vaswani 2017; Ho 2020).
+    """Return sines and cosines of times (n,) at geometric frequencies (Vaswani 2017; Ho 2020).
 
-    Parameters
-    ----------
-    times : Tensor, shape (n,)
-        Such as 0 to 1000.
-    length : int
-        Even.
-
-    Returns
-    -------
-    Tensor of float32, shape (n, length)
+    The result is float32 of shape (n, length), with an even length.
     """
     half = length // 2
     steps = torch.arange(half, device=times.device, dtype=torch.float32)
@@ -223,7 +184,7 @@ def embed_time(times: Tensor, length: int) -> Tensor:
 
 
 class _Reverse(torch.autograd.Function):
-    """The identity, whose gradient points the other way."""
+    """The identity with a negated gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -235,5 +196,5 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_gradient(x: Tensor) -> Tensor:
-    """Return `x`; its gradient is turned round (Ganin 2015, arXiv 1409.7495)."""
+    """Return `x` with a negated gradient (Ganin 2015, arXiv 1409.7495)."""
     return _Reverse.apply(x)

@@ -1,4 +1,4 @@
-"""The precision of a training: bfloat16 where the hardware multiplies it itself, else float32."""
+"""Precision of a training: bfloat16 if the hardware supports it natively, otherwise float32."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ CPU_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 
 
 def multiplies_bfloat16(device: str) -> bool:
-    """Return whether the hardware multiplies bfloat16 itself, as far as torch can tell.
+    """Return whether a device such as ``"cuda:1"`` multiplies bfloat16 natively.
 
-    Where it does not, torch emulates bfloat16, more than ten times slower than float32.
-
-    Parameters
-    ----------
-    device : str
-        Such as ``"cpu"`` or ``"cuda:1"``.
+    Otherwise torch emulates bfloat16, more than ten times slower than float32.
     """
     import torch
 
@@ -27,30 +22,21 @@ def multiplies_bfloat16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    # torch before 2.11 cannot tell.
+    # Not available before torch 2.11.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in CPU_INSTRUCTIONS)
 
 
 def resolve_precision(precision: Precision, device: str) -> Precision:
-    """Return the precision itself, or for ``"auto"`` the one that is fast on the device."""
+    """Return the given precision, or the fast one of the device if it is ``"auto"``."""
     if precision != "auto":
         return precision
     return "bf16-mixed" if multiplies_bfloat16(device) else "32-true"
 
 
 def precision_of(params: dict[str, Any], device: str) -> str:
-    """Return the precision that a method is trained in on the device.
+    """Return the precision in which a method with these arguments is trained on the device.
 
-    Parameters
-    ----------
-    params : dict
-        The method's arguments.
-    device : str
-
-    Returns
-    -------
-    str
-        ``""`` for a method without an argument `precision`.
+    It is ``""`` for a method without an argument `precision`.
     """
     return resolve_precision(params["precision"], device) if "precision" in params else ""

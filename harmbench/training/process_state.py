@@ -1,24 +1,23 @@
-"""State of the whole process, borrowed for a block and put back: torch's seed, threads, Ctrl-C."""
+"""State of the whole process that is changed inside a block: random seed, threads, Ctrl-C."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 STOP = threading.Event()
-"""Set by a worker process that is asked to end, so that a training saves its state."""
+"""Set by a worker process that should end, so that a training saves its state and stops."""
 
 
 @contextmanager
 def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
-    """Seed torch's ambient generator inside the block and put it back after it.
+    """Seed torch's global generator inside the block, then restore its state.
 
-    For what takes no generator: initial weights and dropout.
+    Initial weights and dropout use this generator, since they accept no other one.
     """
     device = torch.device(device)
     if device.type == "cpu":
@@ -43,20 +42,31 @@ def threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def interrupts() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event, so that no step is cut in two; raise the second."""
+def on_interrupt(react: Callable[[], None]) -> Iterator[None]:
+    """Call a function for each Ctrl-C inside the block, if this is the main thread."""
     if threading.current_thread() is not threading.main_thread():
-        yield STOP
+        yield
         return
-    event = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda number, frame: react())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
-    def note(number: int, frame: Any) -> None:
+
+@contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets, so that no step is cut. The second one raises.
+
+    In a thread other than the main one this is the event `STOP`.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    event = threading.Event() if main else STOP
+
+    def note() -> None:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
 
-    before = signal.signal(signal.SIGINT, note)
-    try:
+    with on_interrupt(note):
         yield event
-    finally:
-        signal.signal(signal.SIGINT, before)

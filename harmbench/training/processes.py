@@ -1,6 +1,6 @@
 """Several processes that train one model, started by Lightning Fabric or by ``torchrun``.
 
-Each runs the whole fit, on a GPU or a share of the processor's threads.
+Each process runs the whole fit, on a GPU or with a share of the CPU threads.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,42 +23,45 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
-from harmbench.training.group import from_outside
+from harmbench.training.group import torchrun_size
+from harmbench.training.process_state import on_interrupt
 
 SECONDS_TO_BE_ENDED = 5.0
-"""How long a process waits with a RuntimeError: its cause may be that another process is gone,
-whose own error is then reported first and ends this one."""
+"""How long a process with a RuntimeError waits. The cause may be that another process has failed;
+the error of that process is then reported first and ends this one."""
 
 Work = Callable[..., None]
-"""``work(fabric, progress, *args)``: a function of a module, since it is sent to processes."""
+"""``work(fabric, progress, *args)``: a function of a module, since other processes import it."""
 
 
 def launch(work: Work, *args: Any, device: str, devices: int, progress: Progress) -> None:
-    """Run a function in several processes that have joined a `Group`.
+    """Run a function in several processes that form a `Group`.
 
     Parameters
     ----------
     work : callable
         See `Work`.
     *args : object
-        What can be sent to another process.
+        Picklable arguments.
     device : str
-        Kind of device: ``"cpu"`` or ``"cuda"``.
+        Kind of device, ``"cpu"`` or ``"cuda"``.
     devices : int
-        How many processes to start here; where ``torchrun`` has started some, they are used.
+        Number of processes to start here. The processes that ``torchrun`` has started are used
+        instead, if there are any.
     progress : Progress
         Shown by the first process; it must be picklable.
 
     Raises
     ------
     HarmbenchError
-        Of the process that failed first; where it was killed; where there are too few devices.
+        The error of the process that failed first, if a process was killed, or if there are too
+        few devices.
     RuntimeError
-        With the traceback of the process that failed first by any other error.
+        With the traceback of the process that failed first with any other error.
     KeyboardInterrupt
-        After the processes have stopped at the end of the same step.
+        After all processes have stopped after the same step.
     """
-    outside = from_outside()
+    outside = torchrun_size()
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if outside > 1 else devices
     kind, _, index = device.partition(":")
     if index:
@@ -71,27 +73,37 @@ def launch(work: Work, *args: Any, device: str, devices: int, progress: Progress
         raise HarmbenchError(
             f"{here} GPUs were asked for, but this machine shows {torch.cuda.device_count()}"
         )
-    # As one object, since Fabric searches arguments for modules and refuses frozen dataclasses.
-    member = partial(_member, work=work, args=args, progress=progress)
+    # One object, because Fabric searches arguments for modules and refuses frozen dataclasses.
+    member = partial(_run_member, work=work, args=args, progress=progress)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=device,
         devices=here,
         num_nodes=outside // here if outside > 1 else 1,
         strategy=DDPStrategy(
-            # Flags travel between processors, gradients between GPUs.
+            # Flags are exchanged between CPUs, gradients between GPUs.
             process_group_backend="cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
             start_method="popen" if outside > 1 else "spawn",
         ),
         plugins=[TorchElasticEnvironment() if outside > 1 else LightningEnvironment()],
     )
-    if fabric.launch(member) if outside > 1 else _started(fabric, member, here, progress):
+    if fabric.launch(member) if outside > 1 else _start(fabric, member, here, progress):
         raise KeyboardInterrupt
 
 
-def _started(fabric: Any, member: Any, devices: int, progress: Progress) -> bool:
+def _start(fabric: Any, member: Any, devices: int, progress: Progress) -> bool:
+    """Start the processes, forward Ctrl-C to them, and return whether they were interrupted."""
     errors = multiprocessing.get_context("spawn").SimpleQueue()
-    with _forwarded_interrupts() as interrupted, progress.paused():
+    interrupted = threading.Event()
+    others = set(multiprocessing.active_children())
+
+    def forward() -> None:
+        interrupted.set()
+        for child in set(multiprocessing.active_children()) - others:
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGINT)
+
+    with on_interrupt(forward), progress.paused():
         try:
             return bool(fabric.launch(partial(member, errors=errors)))
         except (ProcessExitedException, ProcessRaisedException) as error:
@@ -101,14 +113,14 @@ def _started(fabric: Any, member: Any, devices: int, progress: Progress) -> bool
                 raise HarmbenchError(errors.get()) from None
             if isinstance(error, ProcessExitedException):
                 raise HarmbenchError(
-                    f"of the {devices} processes that train together, {error}, perhaps for want "
-                    "of memory; the same command goes on from the last saved state"
+                    f"of the {devices} processes that train together, {error}, perhaps for lack "
+                    "of memory; the same command continues from the last saved state"
                 ) from error
             raise RuntimeError(str(error)) from None
 
 
-def _member(fabric: Any, work: Work, args: Any, progress: Progress, errors: Any = None) -> bool:
-    """Do the work of one process; True where it was interrupted."""
+def _run_member(fabric: Any, work: Work, args: Any, progress: Progress, errors: Any = None) -> bool:
+    """Run the work of one process and return whether it was interrupted."""
     shown = progress if fabric.is_global_zero else Progress()
     try:
         if errors is None:
@@ -116,7 +128,7 @@ def _member(fabric: Any, work: Work, args: Any, progress: Progress, errors: Any 
         else:
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
             if hasattr(os, "setpgrp"):
-                os.setpgrp()  # a terminal's Ctrl-C comes from the process that started this one
+                os.setpgrp()  # the process that started this one forwards a terminal's Ctrl-C
             with shown:
                 work(fabric, shown, *args)
     except KeyboardInterrupt:
@@ -129,25 +141,3 @@ def _member(fabric: Any, work: Work, args: Any, progress: Progress, errors: Any 
         time.sleep(SECONDS_TO_BE_ENDED)
         raise
     return False
-
-
-@contextmanager
-def _forwarded_interrupts() -> Iterator[threading.Event]:
-    """Hand Ctrl-C on to the processes started inside the block, and wait for them to end."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    others = set(multiprocessing.active_children())
-
-    def forward(number: int, frame: Any) -> None:
-        event.set()
-        for child in set(multiprocessing.active_children()) - others:
-            if child.pid is not None:
-                os.kill(child.pid, signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, forward)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)

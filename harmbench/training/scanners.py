@@ -1,55 +1,67 @@
-"""Made-up scanners: random contrast, receive field, point spread and noise for an encoder's input.
+"""Simulated scanners: random contrast, bias field, blur and noise for the input of an encoder.
 
-What changes between two such pictures of one slice cannot be anatomy, so an encoder that sees a
-newly drawn scanner in every step learns to overlook scanners (as in SynthSeg, Billot 2023,
-doi:10.1016/j.media.2023.102789), without any label of any site.
+The difference between two such images of one slice is not anatomy. An encoder that sees a new
+random scanner in every step learns to ignore scanners (as in SynthSeg, Billot 2023,
+doi:10.1016/j.media.2023.102789), without any label of a site.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 KNOTS = 5
+"""Pieces of the random contrast curve."""
 FIELD = 4
+"""Side of the coarse grid of the bias field."""
 
 
 def random_scanner(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Return each image as if by another scanner; what is 0 outside the head stays 0.
+    """Return each image as if from another scanner. Pixels that are 0 stay 0.
 
     Parameters
     ----------
     images : Tensor, shape (n, 1, height, width)
-        0 to 1.
+        Intensities from 0 to 1.
     strength : float
-        0 for none, 1 for about the spread between clinical scanners.
+        0 for no change, 1 for about the spread between clinical scanners.
     generator : Generator
-        On the images' device.
+        On the device of the images.
 
     Returns
     -------
     Tensor, shape (n, 1, height, width)
     """
-    inside = images != 0
-    out = _contrast(images, strength, generator)
-    out = out * _field(images, strength, generator)
-    out = _spread(out, strength, generator)
-    level = 0.03 * strength * _uniform((len(images), 1, 1, 1), generator, images)
-    out = out + level * torch.randn(
-        images.shape, generator=generator, device=images.device, dtype=images.dtype
-    )
-    return out * inside
-
-
-def _uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
-
-
-def _contrast(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Bend the gray scale by a random rising curve through 0 (piecewise linear)."""
     n = len(images)
-    noise = torch.randn((n, KNOTS), generator=generator, device=images.device, dtype=images.dtype)
+    options: dict[str, Any] = {
+        "generator": generator,
+        "device": images.device,
+        "dtype": images.dtype,
+    }
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, **options)
+
+    def uniform() -> Tensor:
+        return torch.rand((n, 1, 1, 1), **options)
+
+    out = _contrast(images, strength, normal(n, KNOTS))
+    coarse = normal(n, 1, FIELD, FIELD)
+    smooth = F.interpolate(coarse, images.shape[-2:], mode="bicubic", align_corners=True)
+    out = out * torch.exp(0.06 * strength * smooth)
+    # Blur, or sharpen where the share is negative.
+    share = strength * (1.6 * uniform() - 0.6)
+    out = out + share.clamp(max=1) * (_blurred(out) - out)
+    level = 0.03 * strength * uniform()
+    out = out + level * normal(*images.shape)
+    return out * (images != 0)
+
+
+def _contrast(images: Tensor, strength: float, noise: Tensor) -> Tensor:
+    """Apply a random increasing piecewise linear curve through 0 to the intensities."""
     rises = torch.exp(0.5 * strength * noise) / KNOTS
     heights = F.pad(rises.cumsum(1), (1, 0))
     heights = heights / heights[:, -1:] * (1 + 0.1 * strength * noise[:, :1])
@@ -59,22 +71,7 @@ def _contrast(images: Tensor, strength: float, generator: torch.Generator) -> Te
     return (low + (place - knot) * (high - low)).reshape(images.shape)
 
 
-def _field(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Return smooth random factors around 1."""
-    coarse = torch.randn(
-        (len(images), 1, FIELD, FIELD),
-        generator=generator,
-        device=images.device,
-        dtype=images.dtype,
-    )
-    smooth = F.interpolate(coarse, images.shape[-2:], mode="bicubic", align_corners=True)
-    return torch.exp(0.06 * strength * smooth)
-
-
-def _spread(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Blur or sharpen: add or subtract a share of what a 3 x 3 binomial filter takes away."""
+def _blurred(images: Tensor) -> Tensor:
+    """Apply a 3 x 3 binomial filter."""
     edge = torch.tensor([0.25, 0.5, 0.25], device=images.device, dtype=images.dtype)
-    kernel = (edge[:, None] * edge)[None, None]
-    blurred = F.conv2d(images, kernel, padding=1)
-    share = strength * (1.6 * _uniform((len(images), 1, 1, 1), generator, images) - 0.6)
-    return images + share.clamp(max=1) * (blurred - images)
+    return F.conv2d(images, (edge[:, None] * edge)[None, None], padding=1)
