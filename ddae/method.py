@@ -19,13 +19,13 @@ from ddae.operator import SiteOperator
 from ddae.rendering import Code, Renderer
 from ddae.selection import BestOnValidation
 from harmbench.contracts.cohort import Cohort
-from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
+from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, MethodInfo
 from harmbench.errors import unknown
 from harmbench.files.models import load_model, save_model
 from harmbench.seeding import seed_from
 from harmbench.training.checkpoint import add_prefix, strip_prefix, weight_arrays, with_weights
-from harmbench.training.layers import for_inference
-from harmbench.training.loop import TrainConfig, rows_at, train
+from harmbench.training.loop import rows_at
+from harmbench.training.method import TrainedMethod
 from harmbench.training.precision import Precision
 from harmbench.training.process_state import seeded, threads
 
@@ -37,7 +37,7 @@ VALIDATIONS = 20
 
 
 @dataclass(eq=False)
-class DDAE(Harmonizer):
+class DDAE(TrainedMethod):
     """Disentangled diffusion autoencoder (Ijishakin 2024, arXiv 2408.15890).
 
     A diffusion model of the images is conditioned on a latent of the known labels (age, sex, site)
@@ -112,7 +112,6 @@ class DDAE(Harmonizer):
             "spacing": 1.0,
         },
     }
-    budget: ClassVar[frozenset[str]] = frozenset({"images", "precision"})
     inference: ClassVar[frozenset[str]] = frozenset(
         {"sampler", "steps", "depth", "spacing", "code"}
     )
@@ -150,8 +149,8 @@ class DDAE(Harmonizer):
     code: Code = "inverted"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.multipliers = tuple(self.multipliers)
-        self._history: dict[str, NDArray[Any]] = {}
 
     @property
     def info(self) -> MethodInfo:
@@ -167,11 +166,6 @@ class DDAE(Harmonizer):
             targets="any",
             stochastic=True,
         )
-
-    @property
-    def history(self) -> dict[str, NDArray[Any]]:
-        """Images seen and the parts of the loss."""
-        return self._history
 
     def skip(self, cohort: Cohort) -> str | None:
         """Return why the method cannot run: it needs slices and the columns age and sex."""
@@ -199,35 +193,22 @@ class DDAE(Harmonizer):
             at = rows_at(step, len(rows), self.batch_size, context.seed)
             return {name: values[at] for name, values in data.items()}
 
-        config = TrainConfig(
-            images=self.images,
-            batch_size=self.batch_size,
-            lr=self.lr,
+        self.network = self._train(
+            network,
+            objective,
+            batches,
+            context,
+            seed=context.seed,
+            description=self.info.name,
+            observe=validation if self.validate and len(held_out) else None,
+            checks=VALIDATIONS,
             schedule="cosine",
             warmup=min(200 * self.batch_size, self.images // 10),
-            ema=self.ema,
             clip=1.0,
-            precision=self.precision,
         )
-        with threads(context.threads):
-            trained = train(
-                network,
-                objective,
-                batches,
-                config,
-                seed=context.seed,
-                device=context.device,
-                progress=context.progress,
-                description=self.info.name,
-                checkpoints=context.checkpoints,
-                observe=validation if self.validate and len(held_out) else None,
-                observe_every=max(self.images // VALIDATIONS, 1),
-            )
-        self.network = for_inference(trained.ema or network)
-        self._history = dict(trained.curve)
         if validation.errors:
             validation.restore_best(self.network)
-            self._history["validation"] = validation.curve(trained.curve["images"])
+            self._history["validation"] = validation.curve(self._history["images"])
         return self
 
     def _batch(self, rows: Cohort, balance: bool) -> dict[str, Tensor]:

@@ -97,14 +97,8 @@ class _Block(nn.Module):
 class UNet(nn.Module):
     """Predicts noise or velocity from a noisy image, the time and the latents (Ho 2020).
 
-    Parameters
-    ----------
-    shape : Shape
-        Sizes.
-    latents : sequence of int
-        Lengths of the latents that scale every residual block.
-    code_map : int
-        Channels of a map on the grid of the first level that is added to the image's channels.
+    The latents of the given lengths scale every residual block. A map with `code_map` channels on
+    the grid of the first level is added to the channels of the image.
     """
 
     def __init__(self, shape: Shape, latents: Sequence[int], code_map: int = 0) -> None:
@@ -176,16 +170,8 @@ class UNet(nn.Module):
 class Encoder(nn.Module):
     """The image encoder s_phi: the contracting half of the noise predictor, without time.
 
-    Parameters
-    ----------
-    shape : Shape
-        Sizes.
-    length : int
-        Length of the latent.
-    code_map : int
-        Channels of a map that is returned with the latent; 0 for none.
-    map_level : int
-        Level that computes the map.
+    It returns a latent and, if `code_map` is not 0, a map with so many channels that is computed at
+    the level `map_level`.
     """
 
     def __init__(self, shape: Shape, length: int, code_map: int = 0, map_level: int = 0) -> None:
@@ -247,24 +233,12 @@ class LabelEncoder(nn.Module):
 
 
 class DDAENetwork(nn.Module):
-    """All networks of the DDAE.
+    """All networks of the DDAE, for images of `sites` sites.
 
-    Parameters
-    ----------
-    shape : Shape
-        Sizes.
-    sites : int
-        Number of sites.
-    known, unknown : int
-        Lengths of the latents of the labels and of the image.
-    merge : {"project", "sum", "separate"}
-        Project both latents to one, add them, or let each of them scale the blocks.
-    kappa_std : float
-        Standard deviation of the noise on the labels' latent in training.
-    code_map, map_level : int
-        See `Encoder`.
-    adversary : bool
-        Whether a classifier predicts the site from the image's latents, see `reverse_gradient`.
+    `known` and `unknown` are the lengths of the latents of the labels and of the image. `merge`
+    projects both latents to one, adds them, or lets each of them scale the blocks ("separate").
+    `kappa_std` is the standard deviation of the noise on the labels' latent in training. With
+    `adversary`, a classifier predicts the site from the image's latents, see `reverse_gradient`.
     """
 
     def __init__(

@@ -92,7 +92,7 @@ def fit_pair():
 
 def fit_noisy(checkpoints=None, stop_at=None, progress=None, seed=0, norm=nn.LayerNorm):
     def batches(step):
-        if step == stop_at and Group.here().first:
+        if step == stop_at and Group.current().first:
             os.kill(os.getpid(), signal.SIGINT)
         return noisy_batches(step)
 
@@ -117,9 +117,9 @@ def kept(result):
 
 def all_fits(fabric, progress, folder):
     """Everything that ends well, in one start of processes."""
-    save_file(kept(fit_pair()), folder / f"pair-{Group.here().rank}")
-    save_file(kept(fit_noisy()), folder / f"noisy-{Group.here().rank}")
-    save_file(kept(fit_noisy(norm=nn.BatchNorm1d)), folder / f"whole-{Group.here().rank}")
+    save_file(kept(fit_pair()), folder / f"pair-{Group.current().rank}")
+    save_file(kept(fit_noisy()), folder / f"noisy-{Group.current().rank}")
+    save_file(kept(fit_noisy(norm=nn.BatchNorm1d)), folder / f"whole-{Group.current().rank}")
     try:
         fit_noisy(folder / "state", stop_at=41, norm=nn.BatchNorm1d)
         stopped = False
@@ -128,7 +128,7 @@ def all_fits(fabric, progress, folder):
     assert stopped
     progress.message("resuming")
     result = fit_noisy(folder / "state", progress=progress, norm=nn.BatchNorm1d)
-    save_file(kept(result), folder / f"resumed-{Group.here().rank}")
+    save_file(kept(result), folder / f"resumed-{Group.current().rank}")
     with pytest.raises(HarmbenchError, match="cannot be shared equally by 2 processes"):
         train(nn.Linear(5, 1), noisy_loss, noisy_batches, replace(CONFIG, batch_size=7), seed=0)
 
@@ -223,7 +223,7 @@ def test_a_process_that_ends_early_ends_all_with_its_reason(how, message, tmp_pa
 
 def wait_for_ctrl_c(fabric, progress, folder):
     def batches(step):
-        (folder / f"began-{Group.here().rank}").touch()
+        (folder / f"began-{Group.current().rank}").touch()
         time.sleep(0.02)
         return noisy_batches(step)
 

@@ -244,7 +244,7 @@ def test_labels_become_folders_below_the_run(tmp_path: Path, label: str) -> None
 @pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "a/../../secret"])
 def test_cards_and_runs_name_no_files_elsewhere(tmp_path: Path, name: str) -> None:
     (tmp_path / "card.json").write_text(json.dumps(CARD | {"files": {name: "0"}}))
-    with pytest.raises(HarmbenchError, match="does not lie in its folder"):
+    with pytest.raises(HarmbenchError, match="is not in its folder"):
         read_card(tmp_path)
     folder = make_run_folder(tmp_path / "run")
     cells = json.loads((folder / "cells.json").read_text())

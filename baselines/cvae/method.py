@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -17,13 +17,13 @@ from baselines.cvae.losses import Likelihood, cvae_loss, require_alive, watch
 from baselines.cvae.networks import Latent, Network, Posterior
 from baselines.sites import reference_rows, require_known
 from harmbench.contracts.cohort import Cohort
-from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
+from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, MethodInfo
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.files.models import load_model, save_model
 from harmbench.seeding import seed_from
 from harmbench.training.checkpoint import add_prefix, strip_prefix, weight_arrays, with_weights
-from harmbench.training.layers import for_inference
-from harmbench.training.loop import TrainConfig, rows_at, train
+from harmbench.training.loop import rows_at
+from harmbench.training.method import TrainedMethod
 from harmbench.training.precision import Precision
 from harmbench.training.process_state import seeded, threads
 from harmbench.training.scanners import random_scanner
@@ -39,7 +39,7 @@ Render = Literal["decode", "difference"]
 
 
 @dataclass(eq=False)
-class CVAE(Harmonizer):
+class CVAE(TrainedMethod):
     """Conditional VAE with a bound on the site information in its code (Moyer 2020).
 
     The encoder does not know the site and maps an image to a Gaussian code. The decoder renders a
@@ -102,7 +102,6 @@ class CVAE(Harmonizer):
             "lr": 1e-3,
         },
     }
-    budget: ClassVar[frozenset[str]] = frozenset({"images", "precision"})
     inference: ClassVar[frozenset[str]] = frozenset({"samples", "render"})
 
     latent: Latent = "map"
@@ -124,9 +123,6 @@ class CVAE(Harmonizer):
     samples: int = 0
     render: Render = "decode"
 
-    def __post_init__(self) -> None:
-        self._history: dict[str, NDArray[Any]] = {}
-
     @property
     def info(self) -> MethodInfo:
         """The method uses the site only and renders at any site of the fit."""
@@ -138,11 +134,6 @@ class CVAE(Harmonizer):
             targets="any",
             stochastic=True,
         )
-
-    @property
-    def history(self) -> dict[str, NDArray[Any]]:
-        """The loss, its parts and the norm of the gradient in training, see `cvae_loss`."""
-        return self._history
 
     def fit(self, cohort: Cohort, context: FitContext) -> Self:
         """Train on all rows. No row is held out, since nothing is selected.
@@ -169,38 +160,25 @@ class CVAE(Harmonizer):
             rows = rows_at(step, len(cohort), self.batch_size, seed)
             return [part[rows] for part in data]
 
-        config = TrainConfig(
-            images=self.images,
-            batch_size=self.batch_size,
-            lr=self.lr,
+        self.network = self._train(
+            model,
+            self._loss,
+            batches,
+            context,
+            seed=seed,
+            description="cVAE",
+            observe=partial(watch, context.log),
+            checks=CHECKS,
             schedule="cosine",
             warmup=500,
-            ema=self.ema,
             clip=self.clip,
-            precision=self.precision,
         )
-        with threads(context.threads):
-            trained = train(
-                model,
-                self._loss,
-                batches,
-                config,
-                seed=seed,
-                device=context.device,
-                progress=context.progress,
-                description="cVAE",
-                checkpoints=context.checkpoints,
-                observe=partial(watch, context.log),
-                observe_every=max(1, self.images // CHECKS),
-            )
-        self._history = dict(trained.curve)
-        self.network = for_inference(trained.ema or model)
         require_alive(self._history)
         return self
 
     def _require_valid(self) -> None:
-        _require_one_of("latent", self.latent, Latent)
-        _require_one_of("likelihood", self.likelihood, Likelihood)
+        self._require_choice("latent", Latent)
+        self._require_choice("likelihood", Likelihood)
         least = {"batch_size": 2, "latent_size": 1, "grid": 1, "width": 1}
         least |= dict.fromkeys(("beta", "marginal", "adversary", "scanners", "samples"), 0)
         for name, value in least.items():
@@ -257,12 +235,8 @@ class CVAE(Harmonizer):
             For a target that the fit has not seen, images of another shape, an unknown `render`,
             or a scan of an unseen site if its own site is needed.
         """
-        _require_one_of("render", self.render, Render)
-        if cohort.shape != self.shape:
-            raise HarmbenchError(
-                f"cvae was fitted on images of shape {self.shape} and cannot harmonize images of "
-                f"shape {cohort.shape}; resample them or fit it again"
-            )
+        self._require_choice("render", Render)
+        self._require_shape(cohort)
         if target == OWN_SITE or self.render == "difference":
             require_known(cohort.column("site"), self.sites, "cvae")
         name = target or self.reference_site
@@ -321,8 +295,3 @@ class CVAE(Harmonizer):
 
 def _mean_rendering(network: Network, codes: list[Tensor], site: Tensor) -> Tensor:
     return torch.stack([network.decode(code, site) for code in codes]).mean(0)
-
-
-def _require_one_of(name: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise unknown(f"{name} of the cvae", value, get_args(choices))

@@ -20,8 +20,8 @@ SITE_MAPS = 8
 CORNERS = 4
 """Side of the map between a latent vector and the images."""
 START_SCALE = 0.02
-"""Initial scale of the likelihood. It is less than the first errors, so that the network learns to
-encode images before it lowers the KL divergence."""
+"""Initial scale of the likelihood. It is smaller than the first errors, so that the network learns
+to encode images before it lowers the KL divergence."""
 START_LOG_VARIANCE = -3.0
 """Initial log variance of the posterior. The network would ignore a code with much noise."""
 LOG_VARIANCES = (-14.0, 4.0)

@@ -49,16 +49,9 @@ class Batch(NamedTuple):
 class Weights:
     """Weights of the losses; the adversarial loss has weight 1.
 
-    Attributes
-    ----------
-    style, cycle : float
-        Weights of the mean absolute errors of the style and of the image.
-    own : float
-        Weight of the mean absolute error of the image rendered in its own style; not published.
-    scanners : float
-        Strength of the simulated scanner for that rendering.
-    r1 : float
-        Weight of the penalty on the discriminator's gradient, half its mean squared norm.
+    `style` and `cycle` are the weights of the mean absolute errors of the style and of the image,
+    `own` that of the image rendered in its own style, seen through a simulated scanner of strength
+    `scanners` (not published), `r1` that of half the mean squared norm of the critic's gradient.
     """
 
     style: float

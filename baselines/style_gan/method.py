@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -17,13 +18,12 @@ from baselines.style_gan.losses import Weights
 from baselines.style_gan.networks import Encoder, Generator, Networks, Sizes
 from baselines.style_gan.training import ROWS_AT_ONCE, Batches, Scans, phases, watch
 from harmbench.contracts.cohort import Cohort
-from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, Harmonizer, MethodInfo
+from harmbench.contracts.method import OWN_SITE, ApplyContext, FitContext, MethodInfo
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.files.models import load_model, save_model
 from harmbench.seeding import seed_from
 from harmbench.training.checkpoint import add_prefix, strip_prefix, weight_arrays, with_weights
-from harmbench.training.layers import for_inference
-from harmbench.training.loop import TrainConfig, train
+from harmbench.training.method import TrainedMethod
 from harmbench.training.precision import Precision
 from harmbench.training.process_state import seeded, threads
 
@@ -35,7 +35,7 @@ Render = Literal["style", "difference"]
 
 
 @dataclass(eq=False)
-class StyleGAN(Harmonizer):
+class StyleGAN(TrainedMethod):
     """StarGAN v2's architecture with one domain (Choi 2020; Liu 2021; Liu 2023).
 
     The content comes from the scan, the style from the target site. The networks are trained on
@@ -111,7 +111,6 @@ class StyleGAN(Harmonizer):
             "field": 0,
         },
     }
-    budget: ClassVar[frozenset[str]] = frozenset({"images", "precision"})
     inference: ClassVar[frozenset[str]] = frozenset({"style", "render"})
 
     images: int = 24_000
@@ -134,9 +133,6 @@ class StyleGAN(Harmonizer):
     style: Style = "mean"
     render: Render = "style"
 
-    def __post_init__(self) -> None:
-        self._history: dict[str, NDArray[Any]] = {}
-
     @property
     def info(self) -> MethodInfo:
         """The method uses the sites when it is fitted and only images when it harmonizes."""
@@ -150,11 +146,6 @@ class StyleGAN(Harmonizer):
             targets="any",
             stochastic=True,
         )
-
-    @property
-    def history(self) -> dict[str, NDArray[Any]]:
-        """Losses, norms of gradients and the share of out-of-range values during training."""
-        return self._history
 
     @property
     def sizes(self) -> Sizes:
@@ -173,51 +164,36 @@ class StyleGAN(Harmonizer):
         """
         if self.batch_size < 2:
             raise HarmbenchError(f"gan: batch_size is {self.batch_size}; give 2 or more")
-        _require_one_of("style", self.style, Style)
+        self._require_choice("style", Style)
         reference_rows(cohort, context.reference_site)
         self.reference_site, self.shape = context.reference_site, cohort.shape
         held_out = set(context.validation)
         kept = np.array([key not in held_out for key in cohort.keys])
         if not kept.any():
             raise HarmbenchError("all rows are held out for validation; none is left to train on")
-        with threads(context.threads):
-            model = self._train(cohort.subset(kept), cohort.subset(~kept), context)
-            self.generator = for_inference(model.generator)
-            self.encoder = for_inference(model.style)
-            self._learn_styles(cohort, context)
-        return self
-
-    def _train(self, cohort: Cohort, held_out: Cohort, context: FitContext) -> Networks:
-        seed = seed_from("gan", context.seed)
-        config = TrainConfig(
-            images=self.images,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            betas=(0.0, 0.99),
-            ema=self.ema,
-            clip=self.clip,
-            precision=self.precision,
-        )
         weights = Weights(self.style_weight, self.cycle, self.own, self.scanners, self.r1)
+        seed = seed_from("gan", context.seed)
         with seeded(seed):
             model = Networks(self.sizes)
-        watched = Scans(held_out if len(held_out) else cohort, self.sizes)
-        scans = Scans(cohort, self.sizes)
-        trained = train(
+        scans = Scans(cohort.subset(kept), self.sizes)
+        watched = scans if kept.all() else Scans(cohort.subset(~kept), self.sizes)
+        steps = math.ceil(self.images / self.batch_size)
+        model = self._train(
             model,
             phases(model, weights, self.mapping_lr),
-            Batches(scans, self.batch_size, seed, config.steps, self.diversity),
-            config,
+            Batches(scans, self.batch_size, seed, steps, self.diversity),
+            context,
             seed=seed,
-            device=context.device,
-            progress=context.progress,
             description="style-encoding GAN",
-            checkpoints=context.checkpoints,
             observe=partial(watch, scans=watched, log=context.log),
-            observe_every=max(1, self.images // CHECKS),
+            checks=CHECKS,
+            betas=(0.0, 0.99),
+            clip=self.clip,
         )
-        self._history = dict(trained.curve)
-        return trained.ema or model
+        self.generator, self.encoder = model.generator, model.style
+        with threads(context.threads):
+            self._learn_styles(cohort, context)
+        return self
 
     def _learn_styles(self, cohort: Cohort, context: FitContext) -> None:
         """Keep the mean style code of each site, and the code of a scan that is nearest to it."""
@@ -247,12 +223,8 @@ class StyleGAN(Harmonizer):
             For a target that the fit has not seen, images of another shape, or an unknown `style`
             or `render`.
         """
-        if cohort.shape != self.shape:
-            raise HarmbenchError(
-                f"gan was fitted on images of shape {self.shape}; these are {cohort.shape}; "
-                "fit it on images of that shape"
-            )
-        _require_one_of("render", self.render, Render)
+        self._require_shape(cohort)
+        self._require_choice("render", Render)
         code = None if target == OWN_SITE else self._target_style(target).to(context.device)
         out = cohort.images.copy()
         height, width = self.shape
@@ -274,7 +246,7 @@ class StyleGAN(Harmonizer):
         return np.where(cohort.mask, out, cohort.images)
 
     def _target_style(self, target: str | None) -> Tensor:
-        _require_one_of("style", self.style, Style)
+        self._require_choice("style", Style)
         name = target or self.reference_site
         if name not in self.sites:
             raise unknown("target site", name, self.sites)
@@ -314,8 +286,3 @@ class StyleGAN(Harmonizer):
         styles = strip_prefix("styles", arrays)
         method.styles = {name: torch.from_numpy(style) for name, style in styles.items()}
         return method
-
-
-def _require_one_of(name: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise unknown(name, value, get_args(choices))

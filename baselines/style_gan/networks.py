@@ -30,20 +30,9 @@ WIDEST = 8
 class Sizes:
     """Sizes of the networks.
 
-    Attributes
-    ----------
-    side : int
-        Longer side of the images, in pixels.
-    channels : int
-        Channels of the first layer. Each halving of the map doubles them, up to `WIDEST` times.
-    style : int
-        Length of a style code.
-    fold : int
-        Side of the blocks of pixels that the first layer folds into channels; 1 for none, as
-        published. A value of 2 makes the networks four times faster.
-    field : int
-        Degree of the polynomials of the position by which a style scales and shifts a map; 0 for
-        constants, as published.
+    `side` is the longer side of the images in pixels, `style` the length of a style code. Each
+    halving of the map doubles its `channels`, up to `WIDEST` times. `baselines.style_gan.method`
+    describes `fold` and `field`.
     """
 
     side: int

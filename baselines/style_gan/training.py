@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.style_gan.losses import (
     Batch,
-    Parts,
     Weights,
     critic_loss,
     latent_loss,
@@ -60,18 +59,8 @@ class Scans:
 class Batches:
     """The batch of each step, as a pure function of the step.
 
-    Attributes
-    ----------
-    scans : Scans
-        All rows to train on.
-    size : int
-        Number of images in a batch, and of references for each of the two renderings.
-    seed : int
-        Seed of the three orders of the rows.
-    steps : int
-        Length of the training, over which the weight of the diversity decreases linearly to 0.
-    diversity : float
-        Weight of the diversity in the first step.
+    It has `size` images and as many references for each of the two renderings. The weight of the
+    diversity decreases linearly to 0 over the `steps` of the training.
     """
 
     scans: Scans
@@ -96,18 +85,17 @@ def phases(model: Networks, weights: Weights, mapping_lr: float) -> list[Phase]:
     The style encoder and the mapping network learn from random styles only, as published. The
     mapping network has its own learning rate.
     """
-
-    def phase(name: str, loss: Callable[..., Parts], *modules: nn.Module) -> Phase:
-        groups: list[dict[str, Any]] = [{"params": list(part.parameters())} for part in modules]
-        for group, part in zip(groups, modules, strict=True):
-            if part is model.mapping:
-                group["lr"] = mapping_lr
-        return Phase(partial(loss, weights=weights), groups, name)
-
+    generator = list(model.generator.parameters())
+    all_three: list[dict[str, Any]] = [
+        {"params": generator},
+        {"params": list(model.style.parameters())},
+        {"params": list(model.mapping.parameters()), "lr": mapping_lr},
+    ]
+    critic = list(model.discriminator.parameters())
     return [
-        phase("critic", critic_loss, model.discriminator),
-        phase("latent", latent_loss, model.generator, model.style, model.mapping),
-        phase("reference", reference_loss, model.generator),
+        Phase(partial(critic_loss, weights=weights), [{"params": critic}], "critic"),
+        Phase(partial(latent_loss, weights=weights), all_three, "latent"),
+        Phase(partial(reference_loss, weights=weights), [{"params": generator}], "reference"),
     ]
 
 

@@ -20,20 +20,8 @@ from harmbench.progress import Progress
 class Job:
     """One fit, as it is sent to other processes: specifications and data, but no plug-in objects.
 
-    Attributes
-    ----------
-    config : RunConfig
-        Options of the data, threads and device.
-    spec : MethodSpec
-        The method.
-    cohort : Cohort
-        The fit part with all columns.
-    reference_site : str
-        Site to which images are harmonized.
-    seed : int
-        Seed of the method.
-    checkpoints : Path
-        Folder for the state of a training.
+    The cohort is the fit part with all columns; `checkpoints` is the folder for the state of a
+    training.
     """
 
     config: RunConfig

@@ -24,7 +24,7 @@ class Group:
     size: int = 1
 
     @classmethod
-    def here(cls) -> Group:
+    def current(cls) -> Group:
         """Return the group of this process: torch's process group, if there is one."""
         if distributed.is_available() and distributed.is_initialized():
             return cls(distributed.get_rank(), distributed.get_world_size())

@@ -67,7 +67,7 @@ class TrainConfig:
     warmup : int
         Number of images over which the learning rate rises from zero.
     ema : float
-        Decay per step of the averaged weights (less in the first steps); 0 for no average.
+        Decay per step of the averaged weights (lower in the first steps); 0 for no average.
     clip : float
         Largest norm of the gradient of a phase; 0 for no limit.
     precision : str
@@ -244,7 +244,7 @@ class _Run(Generic[Model]):
     def __init__(
         self, model: Model, phases: Sequence[Phase], config: TrainConfig, seed: int, device: str
     ) -> None:
-        self.group = Group.here()
+        self.group = Group.current()
         if config.batch_size % self.group.size:
             raise HarmbenchError(
                 f"a batch of {config.batch_size} cannot be shared equally by {self.group.size} "
@@ -332,7 +332,7 @@ class _Run(Generic[Model]):
     @torch.no_grad()
     def _average(self, ema: Model) -> None:
         """Update the averaged weights; the buffers are those of the model."""
-        # In the first steps a shorter memory forgets the initial weights.
+        # A lower decay in the first steps removes the initial weights from the average.
         weight = 1 - min(self.config.ema, (1 + self.step) / (10 + self.step))
         for mean, value in zip(ema.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(value, weight)
