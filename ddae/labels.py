@@ -16,6 +16,8 @@ from harmbench.errors import HarmbenchError
 
 SEXES = {"F": 0, "M": 1}
 UNKNOWN_SEX = 2
+LARGEST_WEIGHT = 5.0
+"""Upper limit of the weights before they are scaled, so that no single scan dominates its site."""
 LOG = logging.getLogger("harmbench.ddae")
 
 
@@ -112,23 +114,11 @@ class LabelCoding:
             "site": torch.as_tensor(np.searchsorted(self.sites, sites), dtype=torch.int64),
         }
 
-    def balance(self, cohort: Cohort, largest: float = 5.0) -> NDArray[np.float64]:
-        """Return weights that give every site the cohort's distribution of age and sex.
+    def balance(self, cohort: Cohort) -> NDArray[np.float64]:
+        """Return weights (n,) that give every site the cohort's distribution of age and sex.
 
         These are stabilized inverse propensities, p(site) / p(site | age, age squared, sex), from a
-        logistic regression (Robins 2000, doi:10.1097/00001648-200009000-00011).
-
-        Parameters
-        ----------
-        cohort : Cohort
-            Rows with age and sex.
-        largest : float
-            Upper limit of the weights, so that no single scan dominates its site.
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-            With mean 1.
+        logistic regression (Robins 2000, doi:10.1097/00001648-200009000-00011). Their mean is 1.
         """
         from sklearn.linear_model import LogisticRegression
 
@@ -138,5 +128,5 @@ class LabelCoding:
         model = LogisticRegression(max_iter=1000).fit(columns, labels["site"])
         likely = model.predict_proba(columns)[np.arange(len(age)), labels["site"]]
         share = np.bincount(labels["site"], minlength=len(self.sites)) / len(age)
-        weights = np.minimum(share[labels["site"]] / likely, largest)
+        weights = np.minimum(share[labels["site"]] / likely, LARGEST_WEIGHT)
         return weights / weights.mean()

@@ -134,24 +134,19 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
         """Map (n, inputs, h, w) to (n, outputs, scale * h, scale * w)."""
-        # The division keeps the variance of the sum.
-        return (self._skip(x) + self._rest(x, style)) / math.sqrt(2)
-
-    def _skip(self, x: Tensor) -> Tensor:
-        # A 1 x 1 convolution commutes with resizing, so it is applied to the smaller map.
+        h = self._activate(0, x, style)
+        if self.scale > 1:
+            h = F.interpolate(h, scale_factor=2)
+        h = self.first(h)
         if self.scale < 1:
-            return self.skip(F.avg_pool2d(x, 2))
+            # A 1 x 1 convolution commutes with resizing, so the skip connection shrinks first.
+            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         x = self.skip(x)
-        return F.interpolate(x, scale_factor=2) if self.scale > 1 else x
-
-    def _rest(self, x: Tensor, style: Tensor | None) -> Tensor:
-        x = self._activate(0, x, style)
         if self.scale > 1:
             x = F.interpolate(x, scale_factor=2)
-        x = self.first(x)
-        if self.scale < 1:
-            x = F.avg_pool2d(x, 2)
-        return self.second(self._activate(1, x, style))
+        h = self.second(self._activate(1, h, style))
+        # The division keeps the variance of the sum.
+        return (x + h) / math.sqrt(2)
 
     def _activate(self, which: int, x: Tensor, style: Tensor | None) -> Tensor:
         if self.norms:

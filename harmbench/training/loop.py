@@ -16,7 +16,8 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -315,9 +316,10 @@ class _Run(Generic[Model]):
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self.config.rate(self.step)
         changed = [p for group in optimizer.param_groups for p in group["params"]]
-        with self.fabric.autocast():
-            loss, parts = phase.loss(self.wrapped, batch, generator)
-        self.fabric.backward(loss, inputs=[p for p in changed if p.requires_grad])
+        with _only_gradients_of(self.model, changed):
+            with self.fabric.autocast():
+                loss, parts = phase.loss(self.wrapped, batch, generator)
+            self.fabric.backward(loss)
         parts = self.group.averaged(changed, {"loss": loss, **parts})
         if self.config.clip:
             # The curve finds a norm that is not finite, and its error says what to do.
@@ -345,6 +347,20 @@ class _Run(Generic[Model]):
         shapes = {name: list(value.shape) for name, value in self.model.state_dict().items()}
         text = json.dumps([config, self.seed, shapes, [phase.name for phase in self.phases]])
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def _only_gradients_of(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    # Faster than the argument `inputs` of the backward pass, which saves activations for all.
+    keep = {id(parameter) for parameter in parameters}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in keep]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
 
 
 def _fabric(device: str, precision: Any) -> Any:
