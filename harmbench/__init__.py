@@ -25,8 +25,9 @@ _HOMES = {
     "MetricResult": "harmbench.contracts.metric",
     "metric": "harmbench.contracts.metric",
     "Results": "harmbench.results.results",
+    "score": "harmbench.exchange.stored",
     **dict.fromkeys(
-        ("run", "score", "train", "harmonize", "load", "methods", "metrics", "datasets"),
+        ("run", "curve", "train", "harmonize", "load", "methods", "metrics", "datasets"),
         "harmbench.api",
     ),
 }
@@ -44,6 +45,7 @@ __all__ = [
     "MetricResult",
     "Results",
     "__version__",
+    "curve",
     "datasets",
     "harmonize",
     "load",
@@ -56,12 +58,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from harmbench.api import datasets, harmonize, load, methods, metrics, run, score, train
+    from harmbench.api import curve, datasets, harmonize, load, methods, metrics, run, train
     from harmbench.contracts.cohort import Cohort
     from harmbench.contracts.dataset import Dataset, DatasetInfo
     from harmbench.contracts.method import ApplyContext, FitContext, Harmonizer, MethodInfo
     from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult, metric
     from harmbench.errors import HarmbenchError
+    from harmbench.exchange.stored import score
     from harmbench.results.results import Results
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from harmbench import registry
-from harmbench.config import MethodSpec, RunConfig, build_dataset, resolve
+from harmbench.config import MethodSpec, RunConfig, resolve
 from harmbench.engine import run as engine
 from harmbench.engine.layout import Layout
 from harmbench.errors import HarmbenchError
-from harmbench.exchange import stored
 from harmbench.progress import Progress, make_progress
 from harmbench.results.results import Results
 from harmbench.study import (
@@ -30,6 +27,8 @@ if TYPE_CHECKING:
     from harmbench.exchange.folder import Material
 
 Names = Sequence[str | MethodSpec]
+SUBJECTS = (10, 20, 40, 80)
+"""Default numbers of subjects per site of `curve`."""
 
 
 def run(
@@ -45,6 +44,8 @@ def run(
     reference_site: str | None = None,
     seeds: int | None = None,
     data_seed: int | None = None,
+    folds: int | None = None,
+    subjects: int | None = None,
     repeat_within: int | None = None,
     threads: int | None = None,
     device: str | None = None,
@@ -81,6 +82,10 @@ def run(
         Site to harmonize to.
     seeds, data_seed : int, optional
         How many method seeds; another split.
+    folds : int, optional
+        Number of folds if the data are too few for separate parts. Default: 5.
+    subjects : int, optional
+        Largest number of subjects of a site; they are chosen at random.
     repeat_within : int, optional
         Days within which scans of one person at several sites count as repeats.
     threads, device : int, str, optional
@@ -131,6 +136,8 @@ def run(
         reference_site=reference_site,
         seeds=seeds,
         data_seed=data_seed,
+        folds=folds,
+        subjects=subjects,
         repeat_within=repeat_within,
         threads=threads,
         device=device,
@@ -154,6 +161,57 @@ def run_config(
     """Run complete settings, see `harmbench.engine.run.run`."""
     engine.run(config, folder, progress, check=check, jobs=jobs, dask=dask)
     return Results(folder)
+
+
+def curve(
+    methods: Names | None = None,
+    data: str | None = None,
+    *,
+    subjects: Sequence[int] = SUBJECTS,
+    out: str | Path = "results/curve",
+    **settings: Any,
+) -> pd.DataFrame:
+    """Evaluate methods on data with fewer and fewer subjects per site.
+
+    Parameters
+    ----------
+    methods, data
+        As in `run`.
+    subjects : sequence of int
+        Numbers of subjects per site; smaller numbers are subsets of larger ones.
+    out : path
+        Folder with a run for each number, the table ``curve.csv`` and the figure ``curve.png``.
+    **settings
+        Further arguments of `run`.
+
+    Returns
+    -------
+    DataFrame
+        One row per number, method and metric: ``subjects``, ``label``, ``metric``, ``value``,
+        ``ci_low``, ``ci_high``, ``target``, ``n``.
+
+    Raises
+    ------
+    HarmbenchError
+        As `run`.
+
+    Examples
+    --------
+    >>> import harmbench as hb
+    >>> table = hb.curve(
+    ...     ["combat"], "phantom", subjects=[6, 12], preset="smoke", metrics=["truth_mae"],
+    ...     data_options={"n": 90, "size": 32}, out="results/example-curve", quiet=True,
+    ... )
+    >>> sorted(set(table["subjects"]))
+    [6, 12]
+    """
+    from reports.subjects import write_curve
+
+    runs = {}
+    for number in sorted(set(subjects)):
+        place = Path(out) / f"subjects-{number}"
+        runs[number] = run(methods, data, subjects=number, out=place, **settings).folder
+    return write_curve(runs, Path(out))
 
 
 def load(folder: str | Path) -> Results:
@@ -180,110 +238,6 @@ def load(folder: str | Path) -> Results:
     True
     """
     return Results(folder)
-
-
-def score(
-    harmonized: Mapping[str, ArrayLike | pd.DataFrame],
-    reference: ArrayLike | pd.DataFrame,
-    people: pd.DataFrame,
-    *,
-    reference_site: str | None = None,
-    metrics: str | Sequence[str] = "core",
-    controls: Sequence[str] | None = None,
-    data_seed: int | None = None,
-    repeat_within: int | None = None,
-    threads: int | None = None,
-    device: str | None = None,
-    jobs: int | None = None,
-    inception_weights: str | Path | None = None,
-    preset: str = "standard",
-    out: str | Path | None = None,
-    quiet: bool = False,
-) -> Results:
-    """Score images or tables of features that were harmonized by any program.
-
-    The same metrics as in `run` are computed, except those that need the method itself (other
-    covariates, another target site).
-
-    Parameters
-    ----------
-    harmonized : mapping of str to array or DataFrame
-        By the name of the row in the table: images of shape (n, height, width), or features of
-        shape (n, k), in the order and the units of `reference`.
-    reference : array or DataFrame
-        The unharmonized images or features. Images are taken as they are, so bring them to about
-        [0, 1] first; a DataFrame names its features by its columns.
-    people : DataFrame of n rows
-        Columns ``participant_id`` and ``site``; ``age`` (years) and ``sex`` (``"F"``, ``"M"``)
-        if known; ``session_id`` if a person was scanned more than once.
-    reference_site : str, optional
-        Site that the images were harmonized to. Default: the site with most people.
-    metrics : {"five", "core", "full"} or sequence of str
-        A level of the protocol, or names of metrics.
-    controls : sequence of str, optional
-        Controls shown beside the rows.
-    data_seed : int, optional
-        Seed of the split.
-    repeat_within, threads, device, jobs, inception_weights, preset
-        As in `run`.
-    out : path, optional
-        The run folder. Default: a temporary folder, deleted together with the results.
-    quiet : bool
-        Whether no progress is shown.
-
-    Returns
-    -------
-    Results
-
-    Raises
-    ------
-    HarmbenchError
-        If shapes differ, values are not finite, or columns are missing.
-
-    Examples
-    --------
-    >>> import harmbench as hb
-    >>> import numpy as np
-    >>> import pandas as pd
-    >>> people = pd.DataFrame(
-    ...     {"participant_id": [f"p{i}" for i in range(60)], "site": ["A", "B"] * 30}
-    ... )
-    >>> raw = np.random.default_rng(0).normal(3, 1, (60, 5))
-    >>> results = hb.score(
-    ...     {"centered": raw - raw.mean(axis=0)}, raw, people, reference_site="A",
-    ...     metrics=["distance_pcc"], quiet=True,
-    ... )
-    >>> float(results.table(["distance_pcc"]).loc[("centered", 0), "distance_pcc"].round(3))
-    1.0
-    """
-    kept = TemporaryDirectory(prefix="harmbench-") if out is None else None
-    folder = Path(kept.name, "run") if kept else Path(out or "")
-    inputs = folder.with_name(f"{folder.name}-inputs")
-    data = stored.write_reference(reference, people, inputs)
-    cohort = build_dataset(resolve(data=str(data), preset=preset)).load()
-    level = {"protocol": metrics} if isinstance(metrics, str) else {"metrics": metrics}
-    settings, place = run_settings(
-        None,
-        folder,
-        alone=jobs is None,
-        data=str(data),
-        methods=[
-            stored.write_row(name, values, reference, cohort, inputs)
-            for name, values in harmonized.items()
-        ],
-        preset=preset,
-        reference_site=reference_site,
-        controls=controls,
-        data_seed=data_seed,
-        repeat_within=repeat_within,
-        threads=threads,
-        device=device,
-        inception_weights=inception_weights,
-        **level,
-    )
-    with make_progress(quiet) as progress:
-        engine.run(settings, place, progress, jobs=jobs)
-    return Results(place, kept)
 
 
 def train(
@@ -385,6 +339,7 @@ def harmonize(
     preset: str | None = None,
     reference_site: str | None = None,
     data_seed: int | None = None,
+    folds: int | None = None,
     threads: int | None = None,
     device: str | None = None,
     data_options: Mapping[str, Any] | None = None,
@@ -400,7 +355,7 @@ def harmonize(
         A name as of `methods`, ``"file.py:Class"``, or the label of a variant in the study file.
     out : path
         New folder to write to.
-    data, config, preset, reference_site, data_seed, threads, device, data_options
+    data, config, preset, reference_site, data_seed, folds, threads, device, data_options
         As in `run`.
     weights : str
         ``"auto"``, ``"none"``, or a folder that `train` has written.
@@ -431,6 +386,7 @@ def harmonize(
         "preset": preset,
         "reference_site": reference_site,
         "data_seed": data_seed,
+        "folds": folds,
         "threads": threads,
         "device": device,
         "data_options": data_options,

@@ -11,13 +11,14 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harmbench import registry
+from harmbench.contracts.cohort import FOLDS
 from harmbench.contracts.dataset import Dataset
 from harmbench.contracts.method import Harmonizer
 from harmbench.contracts.metric import Metric
 from harmbench.contracts.visits import REPEAT_WITHIN
 from harmbench.errors import HarmbenchError, unknown
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 PROTOCOLS = ("five", "core", "full")
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"probe": {"images": 6_000}, "inception": "never"},
@@ -63,6 +64,8 @@ class RunConfig(_Strict):
     protocol: Literal["five", "core", "full"] = "core"
     metrics: tuple[str, ...] = ()
     seeds: int = Field(default=1, ge=1, le=1000)
+    folds: int = Field(default=FOLDS, ge=3, le=20)
+    subjects: int | None = Field(default=None, ge=5)
     data_seed: int = Field(default=0, ge=0, lt=2**32)
     repeat_within: int = Field(default=REPEAT_WITHIN, ge=0)
     reference_site: str | None = None

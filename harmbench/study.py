@@ -34,6 +34,8 @@ class Study(BaseModel):
     metrics: tuple[str, ...] | None = None
     seeds: int | None = None
     data_seed: int | None = None
+    folds: int | None = None
+    subjects: int | None = None
     repeat_within: int | None = None
     reference_site: str | None = None
     threads: int | None = None
@@ -100,12 +102,24 @@ def _from_run(path: Path, content: Any) -> dict[str, Any]:
         "weights": tuple(f"{title}={wish}" for title, wish in run.weights.items()),
         "inception_weights": run.inception if run.inception != "never" else None,
     }
-    same = ("preset", "protocol", "metrics", "seeds", "data_seed", "reference_site", "threads")
-    more = ("device", "probe", "repeat_within")
+    same = (
+        "preset",
+        "protocol",
+        "metrics",
+        "seeds",
+        "data_seed",
+        "folds",
+        "reference_site",
+        "threads",
+    )
+    more = ("device", "probe", "repeat_within", "subjects")
     return settings | {name: getattr(run, name) for name in (*same, *more)}
 
 
-OF_DATA = ("data", "data_options", "preset", "data_seed", "reference_site", "threads", "device")
+OF_DATA = (
+    *("data", "data_options", "preset", "data_seed", "folds"),
+    *("reference_site", "threads", "device"),
+)
 """Settings that every command reads; the others are for `harmbench run`."""
 OF_TRAINING = (*OF_DATA, "methods", "seeds")
 
@@ -196,7 +210,7 @@ def default_folder(
     """
     if study is not None and study.suffix == ".json":
         return study.parent
-    apart = [dict(data_options), config.data_seed, config.reference_site]
+    apart = [dict(data_options), config.data_seed, config.reference_site, config.subjects]
     mark = hashlib.sha256(json.dumps(apart, sort_keys=True, default=str).encode()).hexdigest()[:6]
     names = [study.stem] if study else []
     names += [data_title(config.data), config.preset, *([mark] if any(apart) else [])]

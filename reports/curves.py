@@ -67,7 +67,7 @@ def training_curve(results: Results, row: Row) -> Curve | None:
 def _weights(results: Results, row: Row) -> Path | None:
     """Return the file of a row's fit; None if there is none, or if older code left several."""
     for metric in results.metrics:
-        for _, stem in results.stems(row, "scores", metric["name"]):
+        for stem in results.stems(row, "scores", metric["name"]):
             found = sorted(stem.parent.parent.glob("fit-*/weights.safetensors"))
             return found[0] if len(found) == 1 else None
     return None

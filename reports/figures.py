@@ -79,7 +79,7 @@ def drawings(results: Results, left_out: list[str]) -> Iterator[Drawn]:
     """
     import matplotlib
 
-    from reports import diagnostics, embeddings, leaks, pareto, pictures
+    from reports import diagnostics, embeddings, leaks, pareto, pictures, regions
 
     kinds: list[tuple[str, Callable[[Results], list[Drawn]]]] = [
         ("Scores", score_panels),
@@ -90,6 +90,7 @@ def drawings(results: Results, left_out: list[str]) -> Iterator[Drawn]:
         ("Intensity histograms", pictures.histograms),
         ("Embedding by site", embeddings.by_site),
         ("Embedding by age", embeddings.by_age),
+        ("Features that differ between sites", regions.region_effects),
         ("Site confusion", diagnostics.confusions),
         ("Age", diagnostics.age_scatters),
         ("Age told, age shown", leaks.told_ages),

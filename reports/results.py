@@ -18,7 +18,6 @@ from harmbench.results.folder import RunFolder
 
 AXES = ("site removal", "biology kept", "individuals", "quality", "truth", "leakage")
 LEVELS = ("five", "core", "full")
-HALVES = {"A": "B", "B": "A"}
 
 
 class Row(NamedTuple):
@@ -177,16 +176,16 @@ class Results:
 
     # -- what the cells store ------------------------------------------------------------------
 
-    def stems(self, row: Row, kind: str, name: str) -> Iterator[tuple[str, Path]]:
-        """Yield fold and path, without suffix, of the images or scores with that name."""
+    def stems(self, row: Row, kind: str, name: str) -> Iterator[Path]:
+        """Yield the path, without suffix, of the images or scores with that name."""
         for cell in self.cells:
             if (cell["label"], cell["seed"]) == (row.label, row.seed) and name in cell[kind]:
                 # The paths of merged runs are absolute, which joining does not change.
-                yield cell["fold"], self.folder.root / cell[kind][name]
+                yield self.folder.root / cell[kind][name]
 
     def _files(self, row: Row, metric: str, suffix: str) -> list[Path]:
         stems = self.stems(row, "scores", metric)
-        paths = [stem.with_name(stem.name + suffix) for _, stem in stems]
+        paths = [stem.with_name(stem.name + suffix) for stem in stems]
         return [path for path in paths if path.is_file()]
 
     def marks(self, row: Row, metric: str) -> list[dict[str, Any]]:
@@ -214,12 +213,11 @@ class Results:
     def images(self, row: Row, name: str = "harmonized.test") -> dict[int, NDArray]:
         """Return images by their row in the cohort, memory-mapped; empty for none."""
         found: dict[int, NDArray] = {}
-        for fold, stem in self.stems(row, "images", name):
+        for stem in self.stems(row, "images", name):
             path = stem.with_name(stem.name + ".npy")
             if path.is_file():
                 stack = np.load(path, mmap_mode="r", allow_pickle=False)
-                part = HALVES.get(fold, "test")
-                found |= dict(zip(np.flatnonzero(self.parts == part), stack, strict=True))
+                found |= dict(zip(self.tested, stack, strict=True))
         return found
 
     @property
@@ -260,7 +258,7 @@ class Results:
     @cached_property
     def tested(self) -> NDArray[np.intp]:
         """Positions of the test images in the cohort."""
-        return np.flatnonzero(np.isin(self.parts, ["test", *HALVES]))
+        return np.flatnonzero(~np.isin(self.parts, ["fit", "probe", "out"]))
 
     @property
     def sites(self) -> list[str]:

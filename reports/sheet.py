@@ -15,7 +15,8 @@ from harmbench.data.confounding import Confounding, confounding
 from reports.results import Results
 from reports.tables import NONE
 
-PARTS = ("fit", "probe", "test", "A", "B")
+PARTS = ("fit", "probe", "test", "folds", "left out")
+"""Parts as they are shown; all folds of cross-fitted data are one."""
 
 
 class Ages(NamedTuple):
@@ -127,7 +128,9 @@ def _female(sexes: pd.Series) -> str:
 
 
 def _by_part(table: pd.DataFrame) -> pd.Series:
-    return table["part"].value_counts().reindex(PARTS, fill_value=0)
+    names = {"fit": "fit", "probe": "probe", "test": "test", "out": "left out"}
+    shown = table["part"].map(names).fillna("folds")
+    return shown.value_counts().reindex(PARTS, fill_value=0)
 
 
 def _quartiles(ages: pd.Series) -> Ages | None:

@@ -14,6 +14,7 @@ from harmbench.files.atomic import write_atomic, write_text
 from harmbench.results.folder import SCORE_COLUMNS
 from harmbench.stats.scores import Rank
 from reports.latex import PREAMBLE, latex, latex_text
+from reports.regions import write_regions
 from reports.results import Results, Row, Score
 from reports.shading import merit, shades
 
@@ -291,6 +292,7 @@ def write_tables(results: Results, folder: Path) -> None:
     write_table(folder, "results", wide_table(results), bands, notes)
     write_table(folder, "long", long, [("All rows", _printed(long))], [])
     write_table(folder, "sites", long[long["group"] != "all"], per_site, [])
+    write_regions(results, folder)
 
 
 def joined(table: pd.DataFrame) -> pd.DataFrame:

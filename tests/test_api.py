@@ -20,6 +20,7 @@ from harmbench.cli.app import app
 from harmbench.contracts.cohort import Cohort
 from harmbench.data.toy import ToyDataset
 from harmbench.errors import HarmbenchError
+from harmbench.exchange import stored
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"
 METRICS = ["distance_pcc", "identification"]
@@ -139,9 +140,10 @@ def test_lists_hold_everything_that_is_registered() -> None:
 
 def test_the_examples_do_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    failed, tried = doctest.testmod(harmbench.api, globs={})
-    assert tried > 15
-    assert failed == 0
+    for module in (harmbench.api, stored):
+        failed, tried = doctest.testmod(module, globs={})
+        assert tried > 5
+        assert failed == 0
 
 
 def test_training_and_harmonizing_from_python(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def given(frame, **arrays):
     products = {"raw.probe": cohort(table(240, seed=1)), "raw.test": cohort(frame)}
     for task, predicted in arrays.items():
         classes = np.array(["F", "M"]) if task == "sex" else np.array([], "<U1")
-        products[f"probe.{task}"] = {
+        products[f"best.{task}"] = {
             "predicted": predicted,
             "classes": classes,
             "training_loss": loss,
@@ -194,5 +194,5 @@ def test_underfit_is_noted():
     frame = table()
     inputs = given(frame, age=noisy_ages(frame))
     assert age_mae(inputs, rng()).note == ""
-    inputs.arrays("probe.age")["training_loss"][:] = 1.0
+    inputs.arrays("best.age")["training_loss"][:] = 1.0
     assert age_mae(inputs, rng()).note == "underfit"

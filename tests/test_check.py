@@ -152,7 +152,7 @@ def test_image_statistics_of_known_images():
 
 def test_the_sheet_of_sound_data(folder):
     sheet = make_sheet(BIDSDataset(folder, size=16))
-    assert not sheet.problems and sheet.test_scans == 12
+    assert not sheet.problems and sheet.test_scans == 24
     assert list(sheet.sites["Subjects"]) == ["12", "12", "24"]
     assert list(sheet.sites["Female"]) == ["100%", "0%", "50%"]
     assert list(sheet.files["Shape"]) == ["40 x 44 x 1", "40 x 44"]
@@ -204,7 +204,7 @@ def test_too_few_subjects_for_a_split_is_a_problem(folder):
     for k in range(4, N):
         (folder / f"sub-{k:02d}/anat/sub-{k:02d}_T1w.nii.gz").unlink()
     sheet = make_sheet(BIDSDataset(folder, size=16))
-    assert any("needs 4 per site" in problem.sentence for problem in sheet.problems)
+    assert any("too few subjects at" in problem.sentence for problem in sheet.problems)
 
 
 # ---- the command

@@ -137,7 +137,7 @@ class Experiment:
     def __init__(self, data: Dataset, probe: Probe) -> None:
         self.data, self.probe = data, probe
         self.cohort = data.load()
-        self.fold = next(iter(make_split(self.cohort, 0).folds()))
+        self.fold = make_split(self.cohort, 0).scored()
         self.reference = data.reference_site or ""
         self._scores: dict[tuple[str, str], MetricResult] = {}
         self._products: dict[str, dict] = {}
@@ -230,7 +230,13 @@ class Experiment:
             # Nobody travels in this phantom.
             wants = [name for name in metric.info.wants if name != TRAVELLING]
             names = (*metric.info.needs, *wants)
-            inputs = MetricInputs({n: self.make(method, n) for n in names}, self.reference)
+            # One kind of probe stands for the best.
+            kinds = ("best.", "linear.")
+            products = {}
+            for n in names:
+                made = next((n.replace(kind, "probe.") for kind in kinds if kind in n), n)
+                products[n] = self.make(method, made)
+            inputs = MetricInputs(products, self.reference)
             self._scores[key] = metric(inputs, rng_from("resample"))
         return self._scores[key]
 

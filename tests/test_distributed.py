@@ -20,9 +20,10 @@ from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
 from harmbench.training.checkpoint import FILE
 from harmbench.training.group import Group
-from harmbench.training.loop import Phase, TrainConfig, rows_at, train
+from harmbench.training.loop import Phase, rows_at, train
 from harmbench.training.process_state import seeded
 from harmbench.training.processes import launch
+from harmbench.training.settings import TrainConfig
 
 CONFIG = TrainConfig(images=320, batch_size=8, lr=1e-2, schedule="cosine", ema=0.9, clip=1.0)
 X = torch.randn(37, 5, generator=torch.Generator().manual_seed(1))

@@ -118,6 +118,8 @@ def test_runs_in_the_order_of_a_reader_never_meet_in_one_folder(
     monkeypatch.chdir(tmp_path)
     write_bids(ToyDataset(24, shape=(32, 32)).load(), Path("my-study"), spacing_mm=4.0, name="x")
     (tmp_path / "weights" / "NAME").mkdir(parents=True)
+    for table in ("participants", "lh", "rh", "lh.thickness", "rh.thickness"):
+        Path(f"{table}.tsv").write_text("participant_id\tsite\nsub-01\ta\n")
     pages = sorted(PAGES, key=lambda page: READING.index(page.name) if page.name in READING else 9)
     for page in pages:
         for name, code in re.findall(r"(\w+\.(?:py|toml))`?:?\n+```(?:sh|python|toml)?\n(.*?)```",

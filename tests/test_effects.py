@@ -186,7 +186,7 @@ def kept() -> dict[str, dict[str, MetricResult]]:
     """Both metrics of five controls on toy data whose sites differ in age and in gain."""
     data = ToyDataset(n=450, shape=(12, 10), strength=1.0, seed=1)
     cohort = data.load()
-    fold = make_split(cohort, 0).folds()[0]
+    fold = make_split(cohort, 0).scored()
     fit, test = cohort.subset(fold.fit), cohort.subset(fold.test)
     methods = {
         "oracle": Oracle(),

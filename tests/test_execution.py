@@ -34,7 +34,7 @@ from harmbench.results.folder import RunFolder
 from harmbench.training.process_state import STOP
 
 TOY = f"{Path(harmbench.data.toy.__file__)}:ToyDataset"
-FOLDS = 2
+FOLDS = 5
 """The toy cohort is small enough to be cross-fitted, so every method is fitted twice."""
 SECONDS_TO_NOTICE = 6.0
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -307,7 +307,7 @@ def test_each_worker_is_shown_with_its_step(room: Path) -> None:
     asked = config(room, "Steps", controls=["none"], metrics=["distance_pcc"])
     run(asked, room / "out", progress, jobs=1)
     assert progress.said[0].startswith("all steps")
-    assert "Steps, seed 0, fold A: slow step (3)" in progress.said
+    assert "Steps, seed 0, fit 1: slow step (3)" in progress.said
     assert not any("inner" in text for text in progress.said), "only the outermost is shown"
 
 

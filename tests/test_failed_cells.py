@@ -291,7 +291,7 @@ def test_a_folder_closed_for_writing_fails_its_cell(tmp_path: Path) -> None:
     out, told = tmp_path / "out", config("blur")
     run(config(), out)
     cells = prepare(RunFolder(out), told, build_dataset(told), Progress()).cells
-    place = next(out / "cells" / c.folder.parents[1] for c in cells if c.spec.name == "blur")
+    place = next(out / "cells" / c.folder.parents[0] for c in cells if c.spec.name == "blur")
     with mounted(place, "ro"):
         scores = run(told, out).scores
         reason = "fit: no right to write or read (Read-only file system)"

@@ -40,7 +40,7 @@ class Experiment:
     def __init__(self) -> None:
         data = ToyDataset(n=600, shape=(9, 8), strength=0.0, seed=3)
         cohort = data.load()
-        fold = make_split(cohort, 0).folds()[0]
+        fold = make_split(cohort, 0).scored()
         self.fit, self.probe, self.test = (
             cohort.subset(rows) for rows in (fold.fit, fold.probe, fold.test)
         )
@@ -120,7 +120,7 @@ def test_combat_hardly_leaks(experiment: Experiment) -> None:
     """Its slope is beta * (1 - 1 / delta): the effect is taken out and put back."""
     scanner = ToyDataset(n=600, shape=(9, 8), strength=1.0, seed=3)
     cohort = scanner.load()
-    fold = make_split(cohort, 0).folds()[0]
+    fold = make_split(cohort, 0).scored()
     fit, probe, test = (cohort.subset(rows) for rows in (fold.fit, fold.probe, fold.test))
     method = Combat().fit(fit, FitContext(reference_site="site-a"))
 

@@ -132,9 +132,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
 
 
 def test_only_a_method_that_hears_the_lie_harmonizes_again(done: tuple[Path, pd.DataFrame]) -> None:
-    made = {p.parents[3].name.split("-")[0] for p in done[0].rglob("placebo.test.*.npy")}
-    assert made == {"Writer"}
-    assert len(list(done[0].rglob("placebo.test.*.npy"))) == placebo.DRAWS * 2  # two folds
+    found = [p.relative_to(done[0] / "cells") for p in done[0].rglob("placebo.test.*.npy")]
+    assert {p.parts[0].split("-")[0] for p in found} == {"Writer"}
+    assert len(found) == placebo.DRAWS * 6  # of five fits, and all of them together
 
 
 def test_a_writer_makes_false_effects_and_controls_none(done: tuple[Path, pd.DataFrame]) -> None:

@@ -16,6 +16,7 @@ from harmbench.cli.app import app
 from harmbench.config import MethodSpec, resolve
 from harmbench.contracts.method import ApplyContext, FitContext
 from harmbench.contracts.metric import MetricInputs
+from harmbench.data.splits import Split
 from harmbench.data.toy import ToyDataset
 from harmbench.engine.keys import Cell, Keys
 from harmbench.protocol import PRODUCTS
@@ -86,7 +87,7 @@ def test_a_declaration_says_what_it_lacks():
 def test_a_misspelt_product_names_the_nearest(name, nearest):
     products = {product.name: product for product in PRODUCTS}
     config = resolve(methods=[MethodSpec(name="blur")])
-    keys = Keys(config, "data", "a", products, {})
+    keys = Keys(config, "data", "a", products, {}, Split(np.array(["fit", "probe", "test"])))
     cell = Cell(config.methods[0], None)
     with pytest.raises(HarmbenchError, match=f"product '{name}'; did you mean '{nearest}'"):
         keys.product(cell, name)

@@ -9,6 +9,7 @@ from baselines.style_gan.method import StyleGAN
 from ddae.method import DDAE, ddae_blind
 from harmbench.config import MethodSpec, resolve
 from harmbench.contracts.method import ApplyContext, FitContext
+from harmbench.data.splits import Split
 from harmbench.data.toy import ToyDataset
 from harmbench.engine.keys import Cell, Keys
 from harmbench.engine.saved_weights import trained_here
@@ -101,7 +102,9 @@ def test_fits_of_two_precisions_have_two_keys(monkeypatch):
         pretend(monkeypatch, hardware)
         own = spec if params is None else spec.model_copy(update={"params": params})
         asked = Cell(own, cell.info)
-        keys = Keys(resolve(methods=["cvae"]), "data", "a", {}, {}, weights or {})
+        keys = Keys(
+            resolve(methods=["cvae"]), "data", "a", {}, {}, Split(np.array(["fit"])), weights or {}
+        )
         return keys.fit(asked)
 
     assert key("native") != key("emulated")

@@ -131,7 +131,7 @@ def test_constant_images_are_no_trouble():
         ("sex", "sex", "F", "120 of F"),
         ("site", "site", "ash", "two values of site"),
         ("age", "age", 50.0, "do not differ"),
-        ("sex", "sex", None, "no sex"),
+        ("sex", "sex", None, "without sex"),
     ],
 )
 def test_nothing_to_learn_is_said(task, column, value, reason):
@@ -175,7 +175,7 @@ def test_no_subject_is_in_training_and_validation():
         participant_id=ids, session_id=sessions, site=np.array(SITES)[np.arange(60) // 2 % 3]
     )
     constants = probes._standardization(base, "age")
-    data = probes._data(base, "age", constants, (0, 1), ProbeConfig())
+    data = probes._data(base, "age", constants, (0, 1), [np.zeros(60, bool)] * 2, ProbeConfig())
     for train, validation in zip(data.train, data.validation, strict=True):
         assert set(ids[train]).isdisjoint(ids[validation])
         assert len(train) + len(validation) == 60

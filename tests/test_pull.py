@@ -36,7 +36,7 @@ def pull_on_phantom(methods: dict[str, Any]) -> dict[str, MetricResult]:
     """Score methods with linear probes on a small phantom whose sites differ in age."""
     data = phantom_dev(n=700, size=32)
     cohort = data.load()
-    fold = make_split(cohort, 0).folds()[0]
+    fold = make_split(cohort, 0).scored()
     fit, probe, test = (cohort.subset(rows) for rows in (fold.fit, fold.probe, fold.test))
     truth = test.with_images(data.truth("siteA", test.keys))
     oracle = Oracle().fit(fit, FitContext(reference_site="siteA", truth=data.truth))
@@ -174,7 +174,7 @@ def test_cnn_probes_say_the_same_of_the_controls() -> None:
 
     data = phantom_dev(n=900, size=32)
     cohort = data.load()
-    fold = make_split(cohort, 0).folds()[0]
+    fold = make_split(cohort, 0).scored()
     fit, probe, test = (cohort.subset(rows) for rows in (fold.fit, fold.probe, fold.test))
     truth = test.with_images(data.truth("siteA", test.keys))
     context, apply = ProductContext(seeds=(0, 1)), ApplyContext(truth=data.truth)

@@ -13,13 +13,13 @@ from harmbench.data.bids import BIDSDataset
 from harmbench.data.sheet import DataSheet, make_sheet
 from harmbench.data.spellings import fitted
 
-SUBJECTS = [f"sub-{k:02d}" for k in range(1, 9)]
+SUBJECTS = [f"sub-{k:02d}" for k in range(1, 11)]
 SESSIONS = ("ses-1", "ses-2")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """8 participants of two sessions at two sites; without side tables."""
+    """10 participants of two sessions at two sites; without side tables."""
     root = tmp_path / "study"
     for k, name in enumerate(SUBJECTS):
         for session in SESSIONS:
@@ -70,7 +70,7 @@ def test_sessions_are_found_with_and_without_prefix_and_zeros(folder, ids):
     assert found.pop(("sub-01", "ses-3")) == "a"
     assert set(found.values()) == {"c"}
     held = sheet(folder)
-    assert "sub-*_sessions.tsv: 8 files" in held.read
+    assert "sub-*_sessions.tsv: 10 files" in held.read
     assert any("site: column 'site' of participants.tsv (1 scan) and" in line for line in held.read)
     said = "sub-01 ses-3: no row in sub-*_sessions.tsv; participants.tsv is used for the scan"
     assert said in held.set_aside
@@ -137,7 +137,7 @@ def test_the_form_of_the_path_is_no_difference(folder, monkeypatch, form):
     (folder.parent / "link").symlink_to(folder)
     path = {"relative": Path("study"), "link": folder.parent / "link", "absolute": folder}[form]
     held = sheet(path)
-    assert "sub-*_sessions.tsv: 7 files" in held.read
+    assert "sub-*_sessions.tsv: 9 files" in held.read
     assert held.problems[0].place == "sub-02/sub-02_sessions.tsv"
     assert not any("not where" in one for one in held.set_aside)
 
@@ -160,7 +160,7 @@ def test_tables_that_name_none_of_the_scans_are_problems(folder, kind, column):
     else:
         write_scans(folder, "anat/{name}_{session}_run-1_T1w.nii", column, deep=kind == "scans")
     held = sheet(folder)
-    assert len({problem.scan for problem in held.problems} - {None}) == 16
+    assert len({problem.scan for problem in held.problems} - {None}) == 20
     first = str(held.problems[0])
     assert f"it has {column} for " in first and "but not for" in first
     assert ("'baseline', 'followup'" in first) == (kind == "sessions")
@@ -257,7 +257,7 @@ def test_participants_that_lost_their_zeros_are_read_and_that_is_said(folder, fo
     held = sheet(folder)
     assert not held.problems
     assert any("participants are matched to the only name that" in one for one in held.notes)
-    assert len(sites(folder)) == 16
+    assert len(sites(folder)) == 20
 
 
 def test_a_table_none_of_whose_rows_fits_is_one_problem(folder):

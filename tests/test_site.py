@@ -44,7 +44,7 @@ def probe(frame, right, seed=0, seeds=3):
 
 
 def inputs(frame, right=0.8, **more):
-    products = {"probe.site": probe(frame, right), "raw.test": cohort(frame), **more}
+    products = {"best.site": probe(frame, right), "raw.test": cohort(frame), **more}
     return MetricInputs(products, "ash")
 
 
@@ -55,7 +55,7 @@ def rng():
 def test_value_is_the_mean_over_seeds_of_balanced_accuracy():
     frame = table()
     given = inputs(frame)
-    said = SITES[given.arrays("probe.site")["predicted"].argmax(-1)]
+    said = SITES[given.arrays("best.site")["predicted"].argmax(-1)]
     expected = np.mean([balanced_accuracy_score(frame["site"], row) for row in said])
     result = site_bacc(given, rng())
     assert result.overall.value == pytest.approx(expected)
@@ -78,7 +78,7 @@ def test_target_is_the_oracle_and_only_without_one_the_floor():
     frame = table()
     floor = {"predicted": np.full(len(frame), "ash")}
     oracle = probe(frame, 0.5, seed=9)
-    both = site_bacc(inputs(frame, **{"oracle:probe.site": oracle, "floor.site": floor}), rng())
+    both = site_bacc(inputs(frame, **{"oracle:best.site": oracle, "floor.site": floor}), rng())
     alone = site_bacc(inputs(frame, **{"floor.site": floor}), rng())
     neither = site_bacc(inputs(frame), rng())
     said = SITES[oracle["predicted"].argmax(-1)]
@@ -90,13 +90,13 @@ def test_target_is_the_oracle_and_only_without_one_the_floor():
 
 def test_excess_is_paired():
     frame = table()
-    same = site_excess(inputs(frame, **{"oracle:probe.site": probe(frame, 0.8)}), rng())
+    same = site_excess(inputs(frame, **{"oracle:best.site": probe(frame, 0.8)}), rng())
     assert same.overall.value == same.overall.low == same.overall.high == 0
-    other = site_excess(inputs(frame, **{"oracle:probe.site": probe(frame, 0.4, seed=5)}), rng())
+    other = site_excess(inputs(frame, **{"oracle:best.site": probe(frame, 0.4, seed=5)}), rng())
     assert other.overall.low > 0.2
     assert other.overall.value == pytest.approx(
         site_bacc(inputs(frame), rng()).overall.value
-        - site_bacc(inputs(frame, **{"probe.site": probe(frame, 0.4, seed=5)}), rng()).overall.value
+        - site_bacc(inputs(frame, **{"best.site": probe(frame, 0.4, seed=5)}), rng()).overall.value
     )
 
 
@@ -104,7 +104,7 @@ def test_excess_is_paired():
 def test_excess_over_another_number_of_seeds(seeds):
     frame = table()
     oracle = probe(frame, 0.4, seed=5, seeds=seeds)
-    result = site_excess(inputs(frame, **{"oracle:probe.site": oracle}), rng())
+    result = site_excess(inputs(frame, **{"oracle:best.site": oracle}), rng())
     assert result.overall.low > 0.15
     assert np.isfinite(result.replicates).all()
 
@@ -124,9 +124,9 @@ def test_scans_of_a_site_that_the_probe_does_not_know_are_left_out():
     expected = site_bacc(given, rng()).overall
     strange = pd.concat([frame, table(20, seed=7).assign(site="elm")], ignore_index=True)
     extended = probe(strange.assign(site=strange["site"].replace("elm", "ash")), 0.8)
-    extended["predicted"][:, : len(frame)] = given.arrays("probe.site")["predicted"]
+    extended["predicted"][:, : len(frame)] = given.arrays("best.site")["predicted"]
     result = site_bacc(
-        MetricInputs({"probe.site": extended, "raw.test": cohort(strange)}, "ash"), rng()
+        MetricInputs({"best.site": extended, "raw.test": cohort(strange)}, "ash"), rng()
     )
     assert result.overall.value == pytest.approx(expected.value)
     assert result.overall.n == expected.n

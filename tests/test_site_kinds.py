@@ -9,18 +9,17 @@ from harmbench.contracts.product import ProductContext, ProductUnavailable
 from harmbench.data.splits import validation_keys
 from harmbench.data.toy import ToyDataset
 from harmbench.protocol.features.intensities import NAMES, intensity_features
+from harmbench.protocol.probes.kinds import make_best, make_kind
 from harmbench.protocol.probes.training import validation_rows
 from harmbench.protocol.site import kinds as site_kinds
+from harmbench.protocol.site.accuracy import site_bacc
 from harmbench.protocol.site.kinds import (
     FITSET,
-    KINDS,
     PRODUCTS,
     REFERENCE,
     make_fitset,
-    make_kinds,
     make_reference,
     site_bacc_fitset,
-    site_bacc_worst,
     site_reference_vs_rest,
 )
 
@@ -79,18 +78,47 @@ def said(truth, right, seed=0):
 # Products
 
 
-def test_both_kinds_see_raw_sites_and_neither_sees_them_after_perfect_harmonization(toy):
-    raw = make_kinds(harmonized(toy, "raw"), CONTEXT)
-    perfect = make_kinds(harmonized(toy, "perfect"), CONTEXT)
+@pytest.mark.parametrize("kind", ["linear", "trees"])
+def test_a_kind_sees_raw_sites_and_does_not_see_them_after_perfect_harmonization(toy, kind):
+    raw = make_kind(kind, "site", harmonized(toy, "raw"), CONTEXT)
+    perfect = make_kind(kind, "site", harmonized(toy, "perfect"), CONTEXT)
     truth = toy["raw.test"].column("site").astype(str)
-    assert raw["kinds"].tolist() == ["linear", "boosting"]
-    assert raw["predicted"].shape == (2, 2, len(truth))
-    for kind in range(2):
-        accuracy = [balanced_accuracy_score(truth, row) for row in raw["predicted"][kind]]
-        assert min(accuracy) > 0.9
-        assert raw["validation"][kind].min() > 0.75
-        accuracy = [balanced_accuracy_score(truth, row) for row in perfect["predicted"][kind]]
-        assert max(accuracy) < 0.6
+    assert raw["predicted"].shape == (2, len(truth), 3)
+    np.testing.assert_allclose(raw["predicted"].sum(-1), 1, rtol=1e-5)
+    for row in raw["classes"][raw["predicted"].argmax(-1)]:
+        assert balanced_accuracy_score(truth, row) > 0.9
+    assert raw["validation"].min() > 0.75
+    for row in perfect["classes"][perfect["predicted"].argmax(-1)]:
+        assert balanced_accuracy_score(truth, row) < 0.6
+
+
+@pytest.mark.parametrize("kind", ["linear", "trees"])
+def test_a_kind_predicts_the_age_better_than_the_median(toy, kind):
+    arrays = make_kind(kind, "age", harmonized(toy, "perfect"), CONTEXT)
+    age = toy["raw.test"].column("age").astype(float)
+    trivial = np.abs(age - np.median(age)).mean()
+    assert arrays["predicted"].shape == (2, len(age))
+    assert np.abs(arrays["predicted"] - age).mean() < 0.9 * trivial
+    assert arrays["validation"].shape == (2,)
+
+
+def test_the_best_kind_is_that_of_the_validation_subjects():
+    def arrays(validation):
+        predicted = np.full((2, 5), validation)
+        return {
+            "predicted": predicted,
+            "classes": np.array([]),
+            "validation": np.array([validation]),
+        }
+
+    products = {"probe.age": arrays(0.3), "linear.age": arrays(0.5), "trees.age": arrays(0.4)}
+    best = make_best("age", MetricInputs(products, SITE), CONTEXT)
+    assert str(best["kind"]) == "linear" and (best["predicted"] == 0.5).all()
+    assert dict(zip(best["kinds"], best["scores"], strict=True)) == {
+        "CNN": 0.3,
+        "linear": 0.5,
+        "trees": 0.4,
+    }
 
 
 def test_the_fingerprint_of_a_renderer_is_seen(toy):
@@ -102,7 +130,7 @@ def test_the_fingerprint_of_a_renderer_is_seen(toy):
     ]
     assert values[0] < 0.65
     assert values[1] > 0.9
-    assert set(np.unique(marked["predicted"])) == {SITE, "rest"}
+    assert set(marked["classes"]) == {SITE, "rest"}
 
 
 def test_masks_do_not_tell_the_site(toy):
@@ -113,22 +141,6 @@ def test_masks_do_not_tell_the_site(toy):
     np.testing.assert_array_equal(
         intensity_features(other, masks), intensity_features(cohort, masks)
     )
-
-
-def test_the_cells_cnn_is_a_third_kind(toy, monkeypatch):
-    inputs = harmonized(toy, "raw")
-    training, classes = toy["raw.probe"], np.array(["site-a", "site-b", "site-c"])
-    truth = np.searchsorted(classes, training.column("site").astype(str))
-    rows = [validation_rows(training, seed, 0.15) for seed in CONTEXT.seeds]
-    wrong = (truth + 1) % 3
-    codes = np.stack([np.where(rows[0], truth, wrong), np.where(rows[1], wrong, truth)])
-    monkeypatch.setattr(site_kinds, "apply_probe", lambda *_: np.eye(3)[codes])
-    test_codes = np.zeros((2, len(toy["raw.test"])), int)
-    cnn = {"classes": classes, "predicted": np.eye(3)[test_codes]}
-    kinds = make_kinds(MetricInputs({**inputs.products, "probe.site": cnn}, SITE), CONTEXT)
-    assert kinds["kinds"].tolist() == ["linear", "boosting", "CNN"]
-    np.testing.assert_allclose(kinds["validation"][2], [1, 0])
-    assert (kinds["predicted"][2] == "site-a").all()
 
 
 def test_validation_rows_are_those_of_the_cnn(toy):
@@ -143,7 +155,7 @@ def test_one_site_cannot_be_probed(toy):
     alone = toy["raw.probe"].subset(toy["raw.probe"].column("site") == SITE)
     inputs = MetricInputs({"harmonized.probe": alone, "harmonized.test": toy["raw.test"]}, SITE)
     with pytest.raises(ProductUnavailable, match="needs two values of site"):
-        make_kinds(inputs, CONTEXT)
+        make_kind("linear", "site", inputs, CONTEXT)
 
 
 def test_the_same_seed_gives_the_same_probes(toy):
@@ -167,7 +179,7 @@ def test_fitset_probe_is_trained_on_fit_images(toy, monkeypatch):
 
 
 def test_products_are_declared():
-    assert {p.name for p in PRODUCTS} == {KINDS, REFERENCE, FITSET}
+    assert {p.name for p in PRODUCTS} == {REFERENCE, FITSET}
     needs = {p.name: p.needs for p in PRODUCTS}
     assert "harmonized.fit" in needs[FITSET] and "harmonized.probe" not in needs[FITSET]
 
@@ -175,37 +187,37 @@ def test_products_are_declared():
 # Metrics
 
 
-def kinds_of(truth, rights, validation):
+def best_of(truth, right, seed=0):
+    classes = np.unique(truth)
+    codes = np.searchsorted(classes, said(truth, right, seed))
     return {
-        "kinds": np.array(["linear", "boosting"]),
-        "predicted": np.stack([said(truth, right, k) for k, right in enumerate(rights)]),
-        "validation": np.array(validation),
+        "predicted": np.eye(len(classes))[codes],
+        "classes": classes,
+        "kind": np.array("trees"),
+        "kinds": np.array(["linear", "trees"]),
+        "scores": np.array([0.4, 0.9]),
     }
 
 
-def test_worst_kind_is_chosen_on_validation_not_on_test(toy):
+def test_the_kind_is_named_and_the_oracle_has_a_choice_of_its_own(toy):
     truth = toy["raw.test"].column("site").astype(str)
-    arrays = kinds_of(truth, (0.9, 0.5), [[0.4, 0.6], [0.9, 0.7]])
-    oracle = kinds_of(truth, (0.8, 0.35), [[0.9, 0.9], [0.1, 0.1]])
-    result = site_bacc_worst(given(toy, **{KINDS: arrays, f"oracle__{KINDS}": oracle}), rng())
+    arrays, oracle = best_of(truth, 0.5), best_of(truth, 0.35, 1)
+    result = site_bacc(given(toy, **{"best.site": arrays, "oracle__best.site": oracle}), rng())
     expected, target = (
-        np.mean([balanced_accuracy_score(truth, row) for row in a["predicted"][1]])
+        np.mean(
+            [balanced_accuracy_score(truth, a["classes"][row]) for row in a["predicted"].argmax(-1)]
+        )
         for a in (arrays, oracle)
     )
     assert result.overall.value == pytest.approx(expected)
-    assert result.target == pytest.approx(target), "the oracle is read by the same kind"
-    assert "boosting" in result.note
-    assert result.overall.low < expected < result.overall.high
+    assert result.target == pytest.approx(target)
+    assert result.note == "trees probe, 0.90 on validation"
 
 
-def test_target_without_an_oracle_is_what_age_and_sex_tell(toy):
+def test_target_of_the_reference_without_an_oracle_is_what_age_and_sex_tell(toy):
     truth = toy["raw.test"].column("site").astype(str)
     floor = {"predicted": np.where(truth == SITE, SITE, "site-b")}
-    arrays = kinds_of(truth, (0.9, 0.5), [[0.4], [0.9]])
-    result = site_bacc_worst(given(toy, **{KINDS: arrays, "floor.site": floor}), rng())
-    assert result.target == result.floors["age and sex"] == pytest.approx(2 / 3)
-    assert result.floors["chance"] == pytest.approx(1 / 3)
-    binary = kinds_of(np.where(truth == SITE, SITE, "rest"), (0.9, 0.5), [[0.4], [0.9]])
+    binary = best_of(np.where(truth == SITE, SITE, "rest"), 0.9)
     result = site_reference_vs_rest(given(toy, **{REFERENCE: binary, "floor.site": floor}), rng())
     assert result.target == pytest.approx(1.0)
     assert result.floors["chance"] == pytest.approx(1 / 2)

@@ -96,28 +96,29 @@ def test_cross_fitting_where_a_part_would_be_too_small(n, crossed):
     split = make_split(make_cohort({"a": n, "b": 50}), 0)
     assert split.cross_fitting is crossed
     assert ("site a" in split.reason) is crossed
-    assert set(split.part) == ({"A", "B"} if crossed else set(PARTS))
+    assert set(split.part) == (set("12345") if crossed else set(PARTS))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_cross_fitting_scores_every_subject_once_by_what_has_not_seen_it(seed):
-    cohort = make_cohort({"a": 5, "b": 12, "c": 4}, travellers=7, seed=seed)
+    cohort = make_cohort({"a": 5, "b": 12, "c": 6}, travellers=7, seed=seed)
     split = make_split(cohort, seed)
     subject_parts(cohort, split)
-    one, two = split.folds()
-    assert (one.name, two.name) == ("A", "B")
-    assert np.array_equal(one.test.astype(int) + two.test, np.ones(len(cohort)))
-    assert np.array_equal(one.fit, split.part == "A")
-    for fold in (one, two):
-        assert not (fold.fit & fold.test).any() and not fold.probe.any()
-        assert np.array_equal(fold.real, fold.fit)
+    fits = split.fits()
+    assert list(fits) == ["1", "2", "3", "4", "5"]
+    assert np.array_equal(
+        sum(fold.test.astype(int) for fold in fits.values()), np.ones(len(cohort))
+    )
+    for name, fold in fits.items():
+        assert np.array_equal(fold.test, split.part == name)
+        assert np.array_equal(fold.fit.astype(int) + fold.probe + fold.test, np.ones(len(cohort)))
         assert set(cohort.column("site")[fold.fit]) == {"a", "b", "c"}
 
 
 def test_three_part_folds_are_disjoint_and_real_images_are_the_probes():
     split = make_split(make_cohort({"a": 40, "b": 40}), 0)
-    (fold,) = split.folds()
-    assert fold.name == ""
+    fold = split.scored()
+    assert split.fits() == {}
     assert np.array_equal(fold.fit.astype(int) + fold.probe + fold.test, np.ones(80))
     assert np.array_equal(fold.real, fold.probe)
 
@@ -125,11 +126,11 @@ def test_three_part_folds_are_disjoint_and_real_images_are_the_probes():
 def test_travellers_alone_can_be_cross_fitted():
     cohort = make_cohort({"a": 0, "b": 0}, travellers=8)
     parts = subject_parts(cohort, make_split(cohort, 0))
-    assert sorted(parts.value_counts()) == [4, 4]
+    assert sorted(parts.value_counts()) == [1, 1, 2, 2, 2]
 
 
-def test_a_site_too_small_for_halves_is_named():
-    with pytest.raises(HarmbenchError, match=r"site b has 3 subject"):
+def test_a_site_that_is_too_small_is_named():
+    with pytest.raises(HarmbenchError, match=r"too few subjects at: b \(3\)"):
         make_split(make_cohort({"a": 40, "b": 3}), 0)
 
 

@@ -16,8 +16,9 @@ from baselines.style_gan.networks import (
 )
 from baselines.style_gan.training import Batches, Scans, phases
 from harmbench.checks import toy_cohort
-from harmbench.training.loop import TrainConfig, train
+from harmbench.training.loop import train
 from harmbench.training.process_state import seeded
+from harmbench.training.settings import TrainConfig
 
 SIZES = Sizes(side=16, channels=4, style=3, fold=2)
 WEIGHTS = Weights(style=2.0, cycle=30.0, own=7.0, scanners=0.0, r1=0.5)

@@ -106,7 +106,7 @@ def test_a_file_is_found_by_its_ending(tmp_path):
 
 def test_a_run_from_the_file_to_the_scores(tmp_path):
     path, out = save(tmp_path, table(n=108)), tmp_path / "run"
-    metrics = "distance_pcc mmd ilisi site_bacc_worst site_bacc kd_reference truth_ssim"
+    metrics = "distance_pcc mmd ilisi site_bacc site_bacc_cnn kd_reference truth_ssim"
     config = resolve(
         data=str(path), methods=["combat"], metrics=metrics.split(), preset="smoke", threads=1
     )
@@ -117,12 +117,13 @@ def test_a_run_from_the_file_to_the_scores(tmp_path):
     scores = scores[scores["group"] == "all"].set_index(["label", "metric"])
     value = scores["value"]
     assert value["combat", "distance_pcc"] > 0.9 > value["shuffle", "distance_pcc"]
-    assert value["combat", "site_bacc_worst"] < 0.6 < 0.8 < value["identity", "site_bacc_worst"]
+    assert value["combat", "site_bacc"] < 0.6 < 0.75 < value["identity", "site_bacc"]
     assert value["combat", "mmd"] < value["identity", "mmd"] / 5
     assert scores["ci_low"]["combat", "ilisi"] > scores["ci_high"]["identity", "ilisi"]
-    for name in ("site_bacc", "kd_reference", "truth_ssim"):
+    for name in ("site_bacc_cnn", "kd_reference", "truth_ssim"):
         assert scores["status"]["combat", name] == "skipped"
     assert "table" in scores["reason"]["combat", "kd_reference"]
+    assert "table" in scores["reason"]["combat", "site_bacc_cnn"]
     assert "table" in scores["reason"]["combat", "truth_ssim"]
 
 

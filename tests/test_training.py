@@ -10,8 +10,9 @@ from torch import nn
 from harmbench.errors import HarmbenchError
 from harmbench.training import checkpoint
 from harmbench.training.checkpoint import FILE
-from harmbench.training.loop import Diverged, Phase, TrainConfig, rows_at, train
+from harmbench.training.loop import Diverged, Phase, rows_at, train
 from harmbench.training.process_state import seeded, threads
+from harmbench.training.settings import TrainConfig
 
 CONFIG = TrainConfig(images=120, batch_size=8, lr=1e-2, schedule="cosine", warmup=16, ema=0.9)
 X = torch.randn(37, 5, generator=torch.Generator().manual_seed(1))

@@ -10,6 +10,7 @@ import typer
 from harmbench import __version__
 from harmbench.cli.cache import cache
 from harmbench.cli.command import HarmbenchCommand, HarmbenchGroup
+from harmbench.cli.curve import curve
 from harmbench.cli.data_options import takes_data_options
 from harmbench.cli.evaluate import evaluate
 from harmbench.cli.export import export
@@ -22,6 +23,7 @@ from harmbench.cli.options import (
     Debug,
     Device,
     Devices,
+    Folds,
     Preset,
     Quiet,
     ReferenceSite,
@@ -30,6 +32,7 @@ from harmbench.cli.options import (
     Threads,
 )
 from harmbench.cli.phantom import phantom
+from harmbench.cli.report import report
 from harmbench.cli.suites import check_dataset, check_method, check_metric
 
 app = typer.Typer(
@@ -107,6 +110,15 @@ def run(
     reference_site: ReferenceSite = None,
     seeds: Seeds = None,
     data_seed: DataSeed = None,
+    folds: Folds = None,
+    subjects: Annotated[
+        int | None,
+        typer.Option(
+            min=5,
+            help="Use at most this many subjects of each site, chosen at random.",
+            metavar="N",
+        ),
+    ] = None,
     repeat_within: RepeatWithin = None,
     threads: Threads = None,
     device: Device = None,
@@ -166,6 +178,8 @@ def run(
         "reference_site": reference_site,
         "seeds": seeds,
         "data_seed": data_seed,
+        "folds": folds,
+        "subjects": subjects,
         "repeat_within": repeat_within,
         "threads": threads,
         "device": device,
@@ -244,40 +258,10 @@ app.command(cls=HarmbenchCommand)(export)
 app.command(cls=HarmbenchCommand)(phantom)
 app.command(cls=HarmbenchCommand)(cache)
 app.command(cls=HarmbenchCommand)(evaluate)
+app.command(cls=HarmbenchCommand)(curve)
 
 
-@app.command(cls=HarmbenchCommand)
-def report(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Folder of a run, or of several runs of the same data, such as one job per "
-            "method.",
-            metavar="FOLDER...",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the report. Default: the run folder; required for several runs.",
-            metavar="FOLDER",
-        ),
-    ] = None,
-    no_images: Annotated[
-        bool, typer.Option("--no-images", help="Show no images of subjects.")
-    ] = False,
-    hash_ids: Annotated[
-        bool,
-        typer.Option(
-            "--hash-ids", help="Replace participants' ids by pseudonyms, new ones for every report."
-        ),
-    ] = False,
-    debug: Debug = False,
-) -> None:
-    """Write the report of a run again, or one report of several runs; compute nothing again."""
-    from harmbench.cli.report import report_on
-
-    report_on(folders, out, images=not no_images, hash_ids=hash_ids)
+app.command(cls=HarmbenchCommand)(report)
 
 
 @app.command(cls=HarmbenchCommand)

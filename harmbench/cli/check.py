@@ -20,7 +20,6 @@ from harmbench.contracts.metric import Axis
 from harmbench.contracts.product import Product
 from harmbench.data.problems import Problem
 from harmbench.data.sheet import DataSheet, make_sheet
-from harmbench.engine.keys import PROBE_PART_PRODUCTS
 from harmbench.errors import HarmbenchError
 from harmbench.study import read_study
 
@@ -141,8 +140,6 @@ def _why_not(
     for need in needs:
         if (need.startswith(("truth.", "oracle:"))) and not has_truth:
             return "needs a known truth"
-        if need in PROBE_PART_PRODUCTS and sheet.split is not None and sheet.split.cross_fitting:
-            return "needs more subjects: there is no part left to train a probe on"
         made = products.get(need.rpartition(":")[2])
         if made is not None:
             why = _why_not(made.needs, made.min_n, sheet, has_truth, products)
@@ -178,7 +175,7 @@ def outlook_of(sheet: DataSheet, config: RunConfig) -> list[str]:
         return []
     n = sheet.test_scans
     said = [
-        f"Two-fold cross-fitting: {n} images are scored in the smaller half."
+        f"Cross-fitting in {len(sheet.split.folds)} folds: all {n} images are scored."
         if sheet.split.cross_fitting
         else f"Three parts by subject: {n} images are scored, in the test part."
     ]

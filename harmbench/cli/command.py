@@ -67,9 +67,9 @@ def expand(args: list[str], options: Collection[str]) -> list[str]:
 
 PANELS = {
     "What to run": "methods method config preset protocol metrics controls seeds seed data_seed "
-    "reference_site repeat_within target weights name",
-    "Data": "data harmonized site_column age_column sex_column sex_codes age_unit features suffix "
-    "contains center follow_links slices slice_z skip_bad",
+    "folds subjects reference_site repeat_within target weights name",
+    "Data": "data harmonized site_column age_column sex_column sex_codes age_unit features tables "
+    "icv icv_use suffix contains center follow_links slices slice_z skip_bad",
     "Machine": "threads device devices jobs dask inception_weights",
     "Output": "out html save no_images hash_ids markdown products dry_run quiet debug",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -42,6 +43,30 @@ Features = Annotated[
         help="Columns of a table that are features: names or patterns; '!' before a pattern "
         "excludes columns. Default: all numeric columns that do not identify the site.",
         metavar="'lh_*,!ICV'",
+    ),
+]
+Tables = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Tables with the features of the participants in --data, such as those of "
+        "FreeSurfer's aparcstats2table and asegstats2table (wide, or long with a column of names "
+        "and one of values).",
+        metavar="FILE...",
+    ),
+]
+Icv = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the intracranial volume. Default: recognized by its name, such as eTIV.",
+        metavar="NAME",
+    ),
+]
+IcvUse = Annotated[
+    str | None,
+    typer.Option(
+        help="Intracranial volume: leave (a feature like others), regress (adjust the other "
+        "features, by a regression within sites) or ratio (divide them by it). Default: leave.",
+        metavar="leave|regress|ratio",
     ),
 ]
 Suffix = Annotated[
@@ -91,6 +116,9 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "sex_codes": (SexCodes, "sex_codes"),
     "age_unit": (AgeUnit, "age_unit"),
     "features": (Features, "features"),
+    "tables": (Tables, "tables"),
+    "icv": (Icv, "icv"),
+    "icv_use": (IcvUse, "icv_use"),
     "suffix": (Suffix, "suffix"),
     "contains": (Contains, "contains"),
     "center": (Center, "center"),
@@ -111,6 +139,8 @@ def as_flags(options: Mapping[str, Any]) -> list[str]:
         flag = f"--{name.replace('_', '-')}"
         if value is True:
             words.append(flag)
+        elif isinstance(value, list | tuple):
+            words += [flag, *map(str, value)] if value else []
         elif value is not None and value is not False:
             words += [flag, str(value)]
     return words
@@ -132,8 +162,10 @@ def takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
 
     def with_options(**given: Any) -> None:
         stated = {argument: given.pop(name) for name, (_, argument) in OPTIONS.items()}
-        told = {name: v for name, v in stated.items() if v is not None and v is not False}
-        command(**given, data_options=told)
+        given_options = {n: v for n, v in stated.items() if v is not None and v is not False}
+        if tables := given_options.get("tables"):
+            given_options["tables"] = [str(Path(table).resolve()) for table in tables]
+        command(**given, data_options=given_options)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + data
     with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from harmbench.cli.data_options import takes_data_options
-from harmbench.cli.options import Config, DataSeed, Debug, Preset, Quiet, ReferenceSite
+from harmbench.cli.options import Config, DataSeed, Debug, Folds, Preset, Quiet, ReferenceSite
 
 
 @takes_data_options
@@ -22,6 +22,7 @@ def export(
     preset: Preset = None,
     reference_site: ReferenceSite = None,
     data_seed: DataSeed = None,
+    folds: Folds = None,
     data_options: dict[str, Any] | None = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -44,6 +45,7 @@ def export(
         "preset": preset,
         "reference_site": reference_site,
         "data_seed": data_seed,
+        "folds": folds,
         "data_options": data_options,
     }
     said = combined(config, flags, OF_DATA)

@@ -44,6 +44,16 @@ DataSeed = Annotated[
     int | None,
     typer.Option(min=0, help="Seed of the split, and of the phantom's cohort. Default: 0."),
 ]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        min=3,
+        max=20,
+        help="Number of folds, and of fits of each method, if the data are too few for separate "
+        "parts: every image is harmonized by a fit that has not seen its subject. Default: 5.",
+        metavar="K",
+    ),
+]
 RepeatWithin = Annotated[
     int | None,
     typer.Option(

@@ -15,6 +15,8 @@ from harmbench.files.blocks import take
 
 Space = Literal["slice", "volume", "table"]
 IDENTIFIERS = ("participant_id", "session_id", "slice")
+FOLDS = 5
+"""Default number of folds if the subjects are too few for separate parts."""
 COVARIATES = ("age", "sex", "site")
 
 

@@ -86,6 +86,8 @@ class Dataset(ABC):
     """Whether making it costs so much time that it is kept for the whole machine."""
     notes: Sequence[Note] = ()
     """Notes on how the data were read; a data set that reads files sets them in `load`."""
+    feature_names: Sequence[str] = ()
+    """Names of the features of a table, in the order of its columns, known after `load`."""
 
     @property
     @abstractmethod

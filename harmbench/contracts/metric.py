@@ -155,10 +155,16 @@ class MetricInputs:
     the full participants table. Any other product is a mapping of names to arrays, described in
     the docstring of the function that makes it. A product in `MetricInfo.wants` is absent if it is
     not available.
+
+    If the data are cross-fitted, `folds` is the fold of every test row, and `probe_folds` is, for
+    every row of ``raw.probe`` and ``harmonized.probe``, the fold to which the probes that are
+    trained on it are applied. An image is in several rows, harmonized by different fits.
     """
 
     products: Mapping[str, Any]
     reference_site: str
+    folds: NDArray[np.str_] | None = None
+    probe_folds: NDArray[np.str_] | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self.products

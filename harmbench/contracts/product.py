@@ -71,6 +71,8 @@ class Product:
         Increased when the product changes.
     min_n : int
         Smallest number of test scans.
+    images : bool
+        Whether it is made from images only, not from a table of features.
     reads : tuple of str
         Fields of the context that change the result and are therefore part of its key.
     summary : str
@@ -84,5 +86,6 @@ class Product:
     scope: Literal["cell", "run"] = "cell"
     version: int = 1
     min_n: int = 1
+    images: bool = False
     reads: tuple[str, ...] = ()
     summary: str = ""

@@ -23,7 +23,7 @@ from harmbench.data.sheet_notes import (
     scan_name,
     slice_heights,
 )
-from harmbench.data.splits import PARTS, Split, make_split
+from harmbench.data.splits import LEFT_OUT, PARTS, Split, make_split
 from harmbench.data.survey import make_survey
 from harmbench.errors import HarmbenchError
 from harmbench.progress import Progress
@@ -58,11 +58,8 @@ class DataSheet:
 
     @property
     def test_scans(self) -> int:
-        """Number of scored scans: of the test part, or of the smaller half in cross-fitting."""
-        if self.split is None:
-            return 0
-        counts = Counter(self.split.part.tolist())
-        return min(counts["A"], counts["B"]) if self.split.cross_fitting else counts["test"]
+        """Number of scored scans: those of the test part, or all in cross-fitting."""
+        return 0 if self.split is None else int(self.split.scored().test.sum())
 
 
 def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None = None) -> DataSheet:
@@ -86,7 +83,7 @@ def make_sheet(dataset: Dataset, data_seed: int = 0, progress: Progress | None =
     notes += odd_scans(cohort) + equal_images(cohort) + repeats(cohort)
     notes += mixed_grids(found.facts, cohort)
     if split is not None and split.reason:
-        notes.append(f"two-fold cross-fitting: {split.reason}")
+        notes.append(split.sentence)
     images = image_statistics(cohort)
     return DataSheet(
         label,
@@ -108,7 +105,8 @@ def _facts(cohort: Cohort, split: Split | None) -> list[tuple[str, str]]:
     at_sites = table.drop_duplicates(["participant_id", "site"])
     people = table["participant_id"].nunique()
     counts = Counter(split.part.tolist()) if split else Counter()
-    parts = [part for part in (*PARTS, "A", "B") if counts[part]]
+    known = (*PARTS, *split.folds, LEFT_OUT) if split else ()
+    parts = [part for part in known if counts[part]]
     return [
         ("Subjects", str(people)),
         ("Scans", str(len(table.drop_duplicates(["participant_id", "site", "session_id"])))),

@@ -7,28 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from harmbench.contracts.cohort import Cohort, RowKey
+from harmbench.contracts.cohort import FOLDS, Cohort, RowKey
 from harmbench.errors import HarmbenchError
 from harmbench.seeding import rng_from
 
 PARTS = ("fit", "probe", "test")
-HALVES = ("A", "B")
-LEAST_CROSS_FITTED = 4
-"""Smallest number of subjects of a site in cross-fitting: two in each half."""
+LEFT_OUT = "out"
+"""Part of the rows of a site that is too small to be used."""
 
 
 @dataclass(frozen=True)
 class Fold:
     """Rows for fitting, training probes and scoring; boolean masks of shape (n,).
 
-    `real` are images of subjects not in `test`, for distances between distributions.
+    `real` are images for distances between distributions.
     """
 
-    name: str  # "" for the three-part split; fold "A" is fitted on half A and scored on half B
     fit: NDArray[np.bool_]
-    probe: NDArray[np.bool_]  # none in cross-fitting
+    probe: NDArray[np.bool_]
     test: NDArray[np.bool_]
     real: NDArray[np.bool_]
 
@@ -37,27 +35,71 @@ class Fold:
 class Split:
     """The part of every row.
 
-    In cross-fitting every subject is scored once, by methods fitted on the other half.
+    Attributes
+    ----------
+    part : ndarray of str, shape (n,)
+        ``"fit"``, ``"probe"`` or ``"test"``; ``"1"``, ``"2"``, ... if the data are cross-fitted;
+        `LEFT_OUT` for a site that is too small.
+    reason : str
+        Reason for cross-fitting, and which sites are left out; "" for neither.
     """
 
-    part: NDArray[np.str_]  # shape (n,): "fit", "probe" or "test"; in cross-fitting "A" or "B"
-    cross_fitting: bool
-    reason: str  # reason for cross-fitting, "" without it
+    part: NDArray[np.str_]
+    reason: str = ""
 
-    def folds(self) -> list[Fold]:
-        """Return the one fold of the three-part split, or the two of cross-fitting."""
-        if not self.cross_fitting:
-            fit, probe, test = (self.part == name for name in PARTS)
-            return [Fold("", fit, probe, test, real=probe)]
-        nobody = np.zeros(len(self.part), dtype=bool)
-        a, b = (self.part == name for name in HALVES)
-        return [Fold("A", a, nobody, b, real=a), Fold("B", b, nobody, a, real=b)]
+    @property
+    def sentence(self) -> str:
+        """What is done for the reason, for people."""
+        return f"cross-fitting: {self.reason}" if self.cross_fitting else self.reason
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """The rows that are not left out."""
+        return self.part != LEFT_OUT
+
+    @property
+    def folds(self) -> list[str]:
+        """Names of the folds of cross-fitting; empty for three parts."""
+        return sorted(set(self.part) - {*PARTS, LEFT_OUT}, key=int)
+
+    @property
+    def cross_fitting(self) -> bool:
+        """Whether the data are cross-fitted."""
+        return bool(self.folds)
+
+    def fits(self) -> dict[str, Fold]:
+        """Return the fits of cross-fitting by name; empty for three parts.
+
+        Fit k harmonizes fold k, which is scored, and the folds after it, on which probes are
+        trained that are applied to fold k. It is fitted on the other folds. So neither the images
+        that a probe is trained on nor those that it is applied to were seen by the fit. This is the
+        three-part split, with the parts rotated.
+        """
+        names = self.folds
+        n_probe = probe_folds(len(names))
+        found = {}
+        for k, name in enumerate(names):
+            rotated = names[k + 1 :] + names[:k]
+            probe, fit = (np.isin(self.part, own) for own in (rotated[:n_probe], rotated[n_probe:]))
+            found[name] = Fold(fit, probe, self.part == name, real=probe)
+        return found
+
+    def scored(self) -> Fold:
+        """Return the rows that are scored: all that are used, if the data are cross-fitted."""
+        if self.cross_fitting:
+            return Fold(self.used, self.used, self.used, self.used)
+        fit, probe, test = (self.part == name for name in PARTS)
+        return Fold(fit, probe, test, real=probe)
 
 
-def stored_split(parts: ArrayLike) -> Split:
-    """Return the split of a run folder from its column of parts."""
-    part = np.asarray(parts).astype(str)
-    return Split(part, cross_fitting=set(part) <= set(HALVES), reason="")
+def probe_folds(folds: int) -> int:
+    """Return the number of folds on which the probes for one fold are trained."""
+    return max(1, (folds - 1) // 2)
+
+
+def fewest_subjects(folds: int) -> int:
+    """Return the smallest number of subjects of a site: two in the folds for one probe."""
+    return folds if probe_folds(folds) > 1 else 2 * folds
 
 
 def make_split(
@@ -65,13 +107,14 @@ def make_split(
     seed: int,
     fractions: Sequence[float] = (0.4, 0.3, 0.3),
     least: int = 10,
+    folds: int = FOLDS,
 ) -> Split:
     """Split a cohort by subject, stratified by site, within-site age tertile and sex.
 
     Subjects scanned at several sites (travelling subjects) are in ``test``. If a site would then
-    have fewer than `least` subjects in a part, the split is two-fold cross-fitting instead. It
-    divides travelling subjects between the halves, because every subject is scored exactly once by
-    methods that have not seen any of its scans.
+    have fewer than `least` subjects in a part, the data are cross-fitted instead: the subjects are
+    divided into folds, and the parts are rotated (see `Split.fits`), so that every image is scored.
+    All scans of a subject are in one fold.
 
     In each site, parts are assigned in one pass along ordered cells of sex and age tertile, so that
     a small cell is balanced together with its neighbor. A missing age or sex is its own cell.
@@ -86,17 +129,19 @@ def make_split(
         Shares of `PARTS`; positive, with the sum 1.
     least : int
         Smallest number of subjects of a site in a part of the three-part split.
+    folds : int
+        Number of folds of cross-fitting, 3 or more.
 
     Returns
     -------
     Split
-        Independent of the order of the rows.
+        Independent of the order of the rows. Sites with fewer than `fewest_subjects` are
+        left out.
 
     Raises
     ------
     HarmbenchError
-        If there is only one site, a site has fewer than 4 subjects in cross-fitting, or the
-        fractions are not valid.
+        If fewer than two sites can be used, or the fractions are not valid.
     """
     valid = len(fractions) == len(PARTS) and all(f > 0 for f in fractions)
     if not valid or abs(sum(fractions) - 1) > 1e-6:
@@ -104,20 +149,57 @@ def make_split(
             f"split fractions {tuple(fractions)} must be three positive numbers with the sum 1 "
             f"({', '.join(PARTS)}), such as (0.4, 0.3, 0.3)"
         )
-    subjects = _subject_table(cohort)
+    site_of_row = cohort.column("site").astype(str)
+    small, reason = _small_sites(cohort, site_of_row, fewest_subjects(folds))
+    used = ~np.isin(site_of_row, list(small))
+    subjects = _subject_table(cohort, used)
     sites = sorted({site for row in subjects["sites"] for site in row})
-    if len(sites) < 2:
-        raise HarmbenchError(
-            f"the cohort has {len(sites)} site ({', '.join(sites)}); harmonization needs two or "
-            "more: check the site column"
-        )
     parts = _three_parts(subjects, sites, seed, fractions)
-    reason = _too_few(subjects, sites, parts, least)
-    if reason:
-        parts = _halves(subjects, sites, seed)
+    too_few = _too_few(subjects, sites, parts, least)
+    if too_few:
+        parts = _folds(subjects, sites, seed, folds)
     rows = cohort.participants["participant_id"].astype(str)
-    part = np.array([parts[name] for name in rows], dtype="<U5")
-    return Split(part, cross_fitting=bool(reason), reason=reason)
+    part = [parts[name] if kept else LEFT_OUT for name, kept in zip(rows, used, strict=True)]
+    return Split(np.array(part, dtype="<U5"), "; ".join(filter(None, [too_few, reason])))
+
+
+def _small_sites(cohort: Cohort, sites: NDArray, fewest: int) -> tuple[set[str], str]:
+    """Return the sites with too few subjects, and a sentence about them."""
+    table = pd.DataFrame({"site": sites, "name": cohort.column("participant_id").astype(str)})
+    counts = table.groupby("site")["name"].nunique()
+    if len(counts) < 2:
+        raise HarmbenchError(
+            f"the cohort has {len(counts)} site ({', '.join(counts.index)}); harmonization needs "
+            "two or more: check the site column"
+        )
+    small = counts[counts < fewest]
+    if small.empty:
+        return set(), ""
+    held = ", ".join(f"{site} ({n})" for site, n in small.items())
+    if len(counts) - len(small) < 2:
+        raise HarmbenchError(
+            f"fewer than two sites have {fewest} subjects; too few subjects at: {held}"
+        )
+    return set(small.index), (f"left out, because a site needs {fewest} subjects: {held}")
+
+
+def thinned(cohort: Cohort, subjects: int, seed: int) -> Cohort:
+    """Return a cohort with at most so many subjects per site, chosen at random.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    subjects : int
+        Largest number of subjects of a site.
+    seed : int
+        The data seed. A smaller number chooses some of the subjects that a larger one chooses.
+    """
+    names, sites = (cohort.column(name).astype(str) for name in ("participant_id", "site"))
+    known = np.unique(names)
+    rank = dict(zip(rng_from("subjects", seed).permutation(known), range(len(known)), strict=True))
+    table = pd.DataFrame({"site": sites, "rank": [rank[name] for name in names]})
+    within = table.groupby("site")["rank"].rank(method="dense")
+    return cohort.subset((within <= subjects).to_numpy())
 
 
 def validation_keys(cohort_fit: Cohort, seed: int, fraction: float = 0.1) -> list[RowKey]:
@@ -155,8 +237,8 @@ def validation_keys(cohort_fit: Cohort, seed: int, fraction: float = 0.1) -> lis
     return [key for key in keys if key.participant_id in chosen]
 
 
-def _subject_table(cohort: Cohort) -> pd.DataFrame:
-    """Return one row per subject, sorted by name: its sites, mean age and stated sex."""
+def _subject_table(cohort: Cohort, used: NDArray[np.bool_]) -> pd.DataFrame:
+    """Return one row per subject of the used rows, sorted by name: sites, mean age, stated sex."""
     table = pd.DataFrame(
         {
             "name": cohort.column("participant_id").astype(str),
@@ -165,7 +247,7 @@ def _subject_table(cohort: Cohort) -> pd.DataFrame:
             "sex": [s if isinstance(s, str) else "" for s in cohort.column("sex")],
         }
     )
-    grouped = table.sort_values(list(table)).groupby("name", sort=True)
+    grouped = table[used].sort_values(list(table)).groupby("name", sort=True)
     return pd.DataFrame(
         {
             "sites": grouped["site"].agg(lambda s: tuple(sorted(set(s)))),
@@ -181,7 +263,7 @@ def _three_parts(
     parts = dict.fromkeys(subjects.index, "test")
     for site in sites:
         names = _ordered_by_cell(subjects[subjects["sites"] == (site,)], seed, site)
-        parts.update(zip(names, _balanced(len(names), PARTS, fractions), strict=True))
+        parts.update(zip(names, _deal(len(names), PARTS, fractions), strict=True))
     return parts
 
 
@@ -198,39 +280,25 @@ def _too_few(subjects: pd.DataFrame, sites: list[str], parts: dict[str, str], le
     return ""
 
 
-def _halves(subjects: pd.DataFrame, sites: list[str], seed: int) -> dict[str, str]:
-    for site in sites:
-        n = sum(site in row for row in subjects["sites"])
-        if n < LEAST_CROSS_FITTED:
-            raise HarmbenchError(
-                f"site {site} has {n} subject(s); even two-fold cross-fitting needs "
-                f"{LEAST_CROSS_FITTED} per site: leave the site out or add subjects"
-            )
+def _folds(subjects: pd.DataFrame, sites: list[str], seed: int, count: int) -> dict[str, str]:
+    names = [str(i + 1) for i in range(count)]
     parts: dict[str, str] = {}
+    sizes = pd.DataFrame(0, index=names, columns=sites)
     for site in sites:
-        names = _ordered_by_cell(subjects[subjects["sites"] == (site,)], seed, site)
-        labels = HALVES if rng_from("split first half", seed, site).random() < 0.5 else HALVES[::-1]
-        parts.update(zip(names, _balanced(len(names), labels, (0.5, 0.5)), strict=True))
-    _assign_travellers(subjects, sites, seed, parts)
-    return parts
-
-
-def _assign_travellers(
-    subjects: pd.DataFrame, sites: list[str], seed: int, parts: dict[str, str]
-) -> None:
-    """Add each travelling subject to the half in which its sites have fewer subjects, in place."""
-    surplus = dict.fromkeys(sites, 0)  # subjects in A minus subjects in B
-    for name, half in parts.items():
-        surplus[subjects["sites"][name][0]] += 1 if half == "A" else -1
+        own = _ordered_by_cell(subjects[subjects["sites"] == (site,)], seed, site)
+        first = int(rng_from("split first fold", seed, site).integers(count))
+        labels = _deal(len(own), names[first:] + names[:first], [1 / count] * count)
+        parts.update(zip(own, labels, strict=True))
+        sizes[site] += pd.Series(labels, dtype=str).value_counts().reindex(names, fill_value=0)
     travellers = subjects[subjects["sites"].map(len) > 1]
     rng = rng_from("split travellers", seed)
     for name in travellers.index[rng.permutation(len(travellers))]:
-        own = travellers["sites"][name]
-        lead = sum(surplus[site] for site in own)
-        half = "A" if lead < 0 or (lead == 0 and rng.random() < 0.5) else "B"
-        parts[name] = half
-        for site in own:
-            surplus[site] += 1 if half == "A" else -1
+        own_sites = list(travellers["sites"][name])
+        total = sizes[own_sites].sum(axis=1).to_numpy()
+        fold = names[int(rng.choice(np.flatnonzero(total == total.min())))]
+        parts[name] = fold
+        sizes.loc[fold, own_sites] += 1
+    return parts
 
 
 def _ordered_by_cell(subjects: pd.DataFrame, seed: int, site: str) -> list[str]:
@@ -258,7 +326,7 @@ def _tertiles(age: NDArray[np.float64]) -> NDArray[np.int_]:
     return tertile
 
 
-def _balanced(n: int, labels: Sequence[str], fractions: Sequence[float]) -> list[str]:
+def _deal(n: int, labels: Sequence[str], fractions: Sequence[float]) -> list[str]:
     """Return n labels in an order in which every section contains about the right shares.
 
     Each place gets the label that is furthest behind its share.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from harmbench.data.covariates import clean, missing_notes, no_names
 from harmbench.data.feature_columns import Rows, read_columns
 from harmbench.data.problems import Problem
 from harmbench.data.spellings import identifiers
+from harmbench.data.stats_tables import adjusted_for_icv, icv_column, join_tables
 from harmbench.data.survey import FileDataset, Survey, too_few_sites
 from harmbench.data.table_files import read_table, second_header
 from harmbench.errors import HarmbenchError
@@ -46,6 +48,15 @@ class TableDataset(FileDataset):
     features : str
         Patterns of the feature columns, such as ``"lh_*,rh_*"``; ``!`` before a pattern excludes
         columns.
+    tables : sequence of str
+        Further tables with the features of these participants, such as those that FreeSurfer's
+        ``aparcstats2table`` and ``asegstats2table`` write, see `join_tables`. Then `path` is a
+        table of participants, and its own columns of numbers are no features.
+    icv : str
+        Column of the intracranial volume; ``""`` recognizes names such as ``eTIV``.
+    icv_use : {"leave", "regress", "ratio"}
+        Whether the other features are adjusted for the intracranial volume by regression within
+        sites, or divided by it; it is no feature then.
 
     Raises
     ------
@@ -63,9 +74,14 @@ class TableDataset(FileDataset):
         age_unit: str = "",
         skip_bad: bool = False,
         features: str = "",
+        tables: Sequence[str] = (),
+        icv: str = "",
+        icv_use: str = "leave",
     ) -> None:
         super().__init__(path, site_column, age_column, sex_column, sex_codes, age_unit, skip_bad)
         self.features = features
+        self.tables = [Path(table) for table in tables]
+        self.icv, self.icv_use = icv, icv_use
 
     @property
     def info(self) -> DatasetInfo:
@@ -77,7 +93,16 @@ class TableDataset(FileDataset):
         """Hash of the file's bytes and of everything that determines how they are read."""
         self._require_file()
         content = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        settings = (VERSION, asdict(self.columns), self.skip_bad, self.features, content)
+        settings: tuple[object, ...] = (
+            VERSION,
+            asdict(self.columns),
+            self.skip_bad,
+            self.features,
+            content,
+        )
+        if self.tables or self.icv or self.icv_use != "leave":
+            tables = [hashlib.sha256(_read_bytes(table)).hexdigest() for table in self.tables]
+            settings = (*settings, tables, self.icv, self.icv_use)
         return hashlib.sha256(f"table {settings}".encode()).hexdigest()
 
     def _require_file(self) -> None:
@@ -104,6 +129,11 @@ class TableDataset(FileDataset):
         known = {self.columns.site, self.columns.age, self.columns.sex, *KEYS}
         of_scans = [name for name in text if name in known]
         others = text[[name for name in text if name not in known]]
+        own = others.iloc[:, :0]
+        joining: list[Note] = []
+        if self.tables:
+            own, (others, joining) = others, join_tables(text, self.tables)
+            own = own[own.columns.difference(others.columns, sort=False)]
         nothing = pd.Series(np.nan, text.index, dtype=object)
         people, sessions, spellings = identifiers(
             text["participant_id"], text.get("session_id", nothing), "line"
@@ -116,11 +146,14 @@ class TableDataset(FileDataset):
             self.path.name, scans, table["site"].to_numpy(str), table["age"].to_numpy(float)
         )
         features, rest, faults, more = read_columns(others, rows, self.features)
+        icv, of_icv = icv_column(list(features), self.icv, self.icv_use)
+        more += [*joining, *of_icv]
         problems += faults + self._repeated(table, text.index)
         bad = {problem.scan for problem in problems}
         good = np.array([scan not in bad for scan in scans])
         good &= features.notna().all(axis=1).to_numpy()
-        kept = pd.concat([table[KEYS], rest.reset_index(drop=True)], axis=1)[good]
+        rest = rest.join(own).reset_index(drop=True)
+        kept = pd.concat([table[KEYS], rest], axis=1)[good]
         if self.columns.site in text:
             problems += too_few_sites(self.path.name, kept, problems)
         if "slice" in text:
@@ -128,7 +161,13 @@ class TableDataset(FileDataset):
         notes = [*map(Note, spellings), *notes, *more, *missing_notes(kept)]
         if features.empty or not good.any() or kept["site"].isna().any():
             return Survey(None, [], problems, notes)
-        images = standardize(features[good].to_numpy())
+        if icv:
+            sites = kept["site"].set_axis(features.index[good])
+            features = adjusted_for_icv(features[good], sites, icv, self.icv_use)
+        else:
+            features = features[good]
+        self.feature_names = list(features)
+        images = standardize(features.to_numpy())
         mask = np.ones(images.shape, bool)
         cohort = Cohort(images, kept.reset_index(drop=True), mask, "table")
         return Survey(cohort, [], problems, notes)
@@ -143,6 +182,13 @@ class TableDataset(FileDataset):
             )
             for line, person in zip(lines[twice], table["participant_id"][twice], strict=True)
         ]
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise HarmbenchError(f"--tables: {path} cannot be read ({error.strerror})") from error
 
 
 def standardize(values: NDArray, reference: NDArray | None = None) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,7 +18,7 @@ from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.dataset import Dataset
 from harmbench.contracts.method import ApplyContext, Harmonizer
 from harmbench.contracts.metric import Metric
-from harmbench.data.splits import Fold
+from harmbench.data.splits import Fold, Split
 from harmbench.engine import keys
 from harmbench.engine.fitting import fit, settings, wrong
 from harmbench.engine.keys import Cell, CellId, Keys
@@ -26,6 +26,7 @@ from harmbench.engine.log import timed, work_log
 from harmbench.engine.saved_weights import Saved, trained_here
 from harmbench.errors import HarmbenchError
 from harmbench.files.atomic import read_arrays, read_rows
+from harmbench.files.blocks import blocks, image_bytes
 from harmbench.progress import Progress
 from harmbench.protocol.leakage import placebo
 from harmbench.results.folder import RunFolder, Stage
@@ -47,8 +48,8 @@ class Experiment:
         Asked for truth only; the images come from `cohort`.
     cohort : Cohort
         All rows.
-    folds : dict of str to Fold
-        By name.
+    split : Split
+        The part of every row.
     keys : Keys
         Keys of all stages.
     metrics : dict of str to Metric
@@ -64,13 +65,36 @@ class Experiment:
     folder: RunFolder
     dataset: Dataset
     cohort: Cohort
-    folds: dict[str, Fold]
+    split: Split
     keys: Keys
     metrics: dict[str, Metric]
     progress: Progress = field(default_factory=Progress)
     weights: Mapping[CellId, Saved] = field(default_factory=dict)
     gate: dict[str, Metric] = field(default_factory=dict)
     _works: dict[CellId, CellWork] = field(default_factory=dict)
+
+    @cached_property
+    def folds(self) -> dict[str, Fold]:
+        """The rows of every cell by its fit; ``""`` for what is scored."""
+        return {"": self.split.scored(), **self.split.fits()}
+
+    @cached_property
+    def test_folds(self) -> NDArray[np.str_] | None:
+        """The fold of every scored row, None if the data are not cross-fitted."""
+        return self.split.part[self.split.used] if self.split.cross_fitting else None
+
+    @cached_property
+    def probe_folds(self) -> NDArray[np.str_] | None:
+        """The fold to which the probes that are trained on each probe row are applied."""
+        if not self.split.cross_fitting:
+            return None
+        counts = {name: len(self.rows(name, "probe")) for name in self.split.folds}
+        return np.repeat(list(counts), list(counts.values()))
+
+    @property
+    def rounds(self) -> tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]:
+        """The folds of the test rows and of the probe rows, as `MetricInputs` has them."""
+        return self.test_folds, self.probe_folds
 
     def metric(self, name: str) -> Metric:
         """Return a metric by its registry name."""
@@ -83,7 +107,12 @@ class Experiment:
         return self._works[cell.id]
 
     def rows(self, fold: str, part: str) -> NDArray[np.intp]:
-        """Return the positions in the cohort of one part of a fold."""
+        """Return the positions in the cohort of one part of a fold.
+
+        The probe rows of cross-fitted data are those of all fits, one after the other.
+        """
+        if part == "probe" and not fold and self.split.cross_fitting:
+            return np.concatenate([self.rows(name, part) for name in self.split.folds])
         return np.flatnonzero(getattr(self.folds[fold], part))
 
     def raw(self, fold: str, part: str) -> Cohort:
@@ -106,7 +135,7 @@ class CellWork:
     experiment : Experiment
         What all cells share.
     cell : Cell
-        The method, its seed, its fold.
+        The method, its seed, its fit.
     """
 
     def __init__(self, experiment: Experiment, cell: Cell) -> None:
@@ -114,6 +143,7 @@ class CellWork:
         self.cell = cell
         self.folder = experiment.folder.root / "cells" / cell.folder
         self.fold = experiment.folds[cell.fold]
+        self.fits = [experiment.work(fit) for fit in experiment.keys.fits(cell)]
 
     # -- fit and harmonize ----------------------------------------------------------------------
 
@@ -132,6 +162,8 @@ class CellWork:
     @cached_property
     def skip(self) -> str | None:
         """Why the method cannot run on this cohort, or None."""
+        if self.fits:
+            return next((reason for fit in self.fits if (reason := fit.skip)), None)
         return build_method(self.cell.spec).skip(self.experiment.raw(self.cell.fold, "fit"))
 
     @cached_property
@@ -177,11 +209,25 @@ class CellWork:
         )
 
     def rows(self, name: str, images: NDArray[np.float32] | None = None) -> Cohort:
-        """Return the rows of an image product; a placebo's say what the method is told."""
-        cohort = self.experiment.known(self.cell.fold, name.split(".")[1], images)
+        """Return the rows of an image product, with the placebos that the method receives."""
+        experiment, part = self.experiment, name.split(".")[1]
         if name not in placebo.NAMES:
-            return cohort
-        return placebo.with_placebo(cohort, name, self.experiment.keys.data_id, self.cell.fold)
+            return experiment.known(self.cell.fold, part, images)
+        # All fits of cross-fitting share one draw.
+        whole = placebo.with_placebo(experiment.known("", part), name, experiment.keys.data_id, "")
+        own = np.isin(experiment.rows("", part), experiment.rows(self.cell.fold, part))
+        return whole.subset(own, whole.subset(own).images if images is None else images)
+
+    def pooled(self, name: str) -> Iterator[NDArray[np.float32]]:
+        """Yield the images of all fits in blocks: test rows in the order of the cohort."""
+        stacks = [read_rows(fit.stage(name).file(".npy")) for fit in self.fits]
+        part = name.split(".")[1]
+        rows = [self.experiment.rows(fit.cell.fold, part) for fit in self.fits]
+        owner = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
+        position = np.concatenate([np.arange(len(own)) for own in rows])
+        order = np.arange(len(owner)) if part == "probe" else np.argsort(np.concatenate(rows))
+        for block in blocks(len(order), image_bytes(stacks[0])):
+            yield np.stack([stacks[owner[i]][position[i]] for i in order[block]])
 
     def render(self, cohort: Cohort, target: str | None = None) -> NDArray[np.float32]:
         """Return these rows harmonized, checked; `target` as in `Harmonizer.harmonize`."""
@@ -209,9 +255,7 @@ class CellWork:
         """
         if ":" in name:
             anchor, _, rest = name.partition(":")
-            return self.experiment.work(self.experiment.keys.anchors[anchor][self.cell.fold]).place(
-                rest
-            )
+            return self.experiment.work(self.experiment.keys.anchors[anchor]).place(rest)
         if name in placebo.NAMES and not placebo.concerns(name, self.cell.info.harmonize_sees):
             return self, "harmonized.test"
         return self, name
@@ -258,7 +302,7 @@ class CellWork:
             name,
             self.cell,
             has_truth=self.experiment.dataset.info.has_truth,
-            fold_has_probe=bool(self.fold.probe.any()),
+            is_table=self.experiment.cohort.space == "table",
             keys=self.experiment.keys,
         )
 
@@ -271,8 +315,8 @@ class CellWork:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether the fit is there already."""
-        return self.fit_stage.mark is not None
+        """Whether all fits are there already."""
+        return all(work.fit_stage.mark is not None for work in self.fits or [self])
 
     def score_stage(self, registry_name: str) -> Stage:
         """Return the stage of one metric's score."""
@@ -285,11 +329,13 @@ class CellWork:
 
     def reason_to_skip(self, metric: Metric) -> str | None:
         """Return why a metric cannot be computed here, as far as that is known in advance."""
+        reasons = (self.unavailable(name) for name in metric.info.needs)
+        if reason := next((reason for reason in reasons if reason), None):
+            return reason
         n = int(self.fold.test.sum())
         if n < metric.info.min_n:
-            return f"needs {metric.info.min_n} test scans; there are {n}"
-        reasons = (self.unavailable(name) for name in metric.info.needs)
-        return next((reason for reason in reasons if reason), None)
+            return f"needs {metric.info.min_n} scored scans; there are {n}"
+        return None
 
     # -- shared ---------------------------------------------------------------------------------
 

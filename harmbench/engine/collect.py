@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from harmbench.engine.cells import Experiment
@@ -45,73 +44,49 @@ def marked_underfit(
     text = f"underfit: the probe's {name} of unharmonized images is {min(seen):.2f}, under {least}"
     return [
         {**r, "note": "; ".join(filter(None, [r.get("note"), text]))}
-        if any("probe." in need for need in r["metric"].needs)
+        if any(reads_probe(need) for need in r["metric"].needs)
         else r
         for r in records
     ]
 
 
+def reads_probe(need: str) -> bool:
+    """Whether a product is a trained probe."""
+    return "probe." in need or "best." in need
+
+
 def collect_scores(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """Turn the records of all shown cells into rows; folds become one row, their mean.
-
-    The halves of cross-fitting score different subjects, so the half-width of the mean's interval
-    is the root of the sum of the squared half-widths, divided by their number.
-    """
-    grouped: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-    for record in records:
-        cell = record["cell"]
-        if cell.shown:
-            key = (cell.spec.title, cell.seed, record["metric"].name)
-            grouped.setdefault(key, []).append(record)
-    rows = [row for folds in grouped.values() for row in _rows(folds)]
-    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
+    """Turn the records of all shown cells into rows: overall and by site."""
+    shown = [record for record in records if record["cell"].shown]
+    return pd.DataFrame([row for one in shown for row in _rows(one)], columns=SCORE_COLUMNS)
 
 
-def _rows(folds: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    cell, info = folds[0]["cell"], folds[0]["metric"]
-    worst = next((f for f in folds if f["status"] != "ok"), folds[0])
+def _rows(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    cell, info = record["cell"], record["metric"]
     head = {
         "method": cell.spec.name.rpartition(":")[2],
         "label": cell.spec.title,
         "seed": cell.seed,
         "metric": info.name,
         "metric_version": info.version,
-        "status": worst["status"],
+        "status": record["status"],
     }
-    if worst["status"] != "ok":
-        yield {**head, "group": "all", "n": 0, "reason": worst["reason"]}
+    if record["status"] != "ok":
+        yield {**head, "group": "all", "n": 0, "reason": record["reason"]}
         return
-    target = _mean([f.get("target") for f in folds])
-    note = "; ".join(dict.fromkeys(f["note"] for f in folds if f.get("note")))
-    overall = _combine([f["overall"] for f in folds])
-    yield {**head, "group": "all", **overall, "target": target, "reason": note}
-    for site in sorted({site for f in folds for site in f["groups"]}):
-        there = [f["groups"][site] for f in folds if site in f["groups"]]
-        yield {**head, "group": site, **_combine(there), "reason": ""}
+    target, note = record.get("target"), record.get("note") or ""
+    yield {**head, "group": "all", **_columns(record["overall"]), "target": target, "reason": note}
+    for site, estimate in sorted(record["groups"].items()):
+        yield {**head, "group": site, **_columns(estimate), "reason": ""}
 
 
-def _combine(estimates: list[dict[str, Any]]) -> dict[str, Any]:
-    value = _mean([e["value"] for e in estimates])
-    k = len(estimates)
-
-    def bound(side: str) -> float:
-        if any(e[side] is None for e in estimates):
-            return float("nan")
-        gaps = np.array([e[side] - e["value"] for e in estimates], dtype=float)
-        return value + float(np.sign(gaps.sum()) * np.sqrt((gaps**2).sum()) / k)
-
+def _columns(estimate: dict[str, Any]) -> dict[str, Any]:
     return {
-        "value": value,
-        "ci_low": bound("low"),
-        "ci_high": bound("high"),
-        "n": sum(e["n"] for e in estimates),
+        "value": estimate["value"],
+        "ci_low": estimate["low"],
+        "ci_high": estimate["high"],
+        "n": estimate["n"],
     }
-
-
-def _mean(values: list[Any]) -> float:
-    if any(v is None for v in values):
-        return float("nan")
-    return float(np.mean(values))
 
 
 def collect_timing(experiment: Experiment, cells: list[Cell]) -> pd.DataFrame:
@@ -120,7 +95,7 @@ def collect_timing(experiment: Experiment, cells: list[Cell]) -> pd.DataFrame:
     What images made elsewhere took to read says nothing of their method, and is left out.
     """
     rows = []
-    for cell in cells:
+    for cell in (one for scored in cells for one in (*experiment.keys.fits(scored), scored)):
         place = experiment.folder.root / "cells" / cell.folder
         # Only where marks lie: what a method saves may have any name and content.
         marks = (
@@ -158,7 +133,7 @@ def write_index(experiment: Experiment, cells: list[Cell]) -> None:
     index = []
     for cell in cells:
         info = asdict(cell.info) | {"sees_truth": cell.info.sees_truth}
-        info = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in info.items()}
+        info = {k: sorted(v) if isinstance(v, set | frozenset) else v for k, v in info.items()}
         entry = info | {"params": cell.spec.params, "shown": cell.shown, "weights": []}
         methods.setdefault(cell.spec.title, entry)["weights"] += _origin(experiment, cell)
         index.append(_index_entry(experiment, cell))
@@ -168,10 +143,12 @@ def write_index(experiment: Experiment, cells: list[Cell]) -> None:
 
 def _origin(experiment: Experiment, cell: Cell) -> list[dict[str, Any]]:
     """Return where a cell's fit came from, where it was trained in steps or taken up."""
-    origin = (experiment.work(cell).fit_stage.mark or {}).get("weights", {})
-    if not origin.get("images") and origin.get("origin", "trained") == "trained":
-        return []
-    return [{"seed": cell.seed, "fold": cell.fold, **origin}]
+    found = []
+    for fit in experiment.keys.fits(cell) or [cell]:
+        origin = (experiment.work(fit).fit_stage.mark or {}).get("weights", {})
+        if origin.get("images") or origin.get("origin", "trained") != "trained":
+            found.append({"seed": fit.seed, "fold": fit.fold, **origin})
+    return found
 
 
 def _index_entry(experiment: Experiment, cell: Cell) -> dict[str, Any]:

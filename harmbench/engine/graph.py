@@ -125,7 +125,14 @@ class Graph:
             return ""
         if name in IMAGE_PRODUCTS:
             node = Node(work.stage(name), "images", name, work.cell)
-            return self._add(node, work, () if name in TRUTH_DRAWS else ("fit",))
+            if name in TRUTH_DRAWS:
+                return self._add(node, work, ())
+            if not work.fits:
+                return self._add(node, work, ("fit",))
+            ids = [self._product(fit, name) for fit in work.fits]
+            inputs = tuple((name, one) for one in ids)
+            self.nodes.setdefault(node.id, replace(node, inputs=inputs, needs=frozenset(ids)))
+            return node.id
         product = work.experiment.keys.products[name]
         node = Node(work.stage(name), "arrays", name, work.cell)
         return self._add(node, work, product.needs, product.wants)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from harmbench.config import (
 from harmbench.contracts.method import MethodInfo
 from harmbench.contracts.metric import MetricInfo
 from harmbench.contracts.product import Product, ProductContext
+from harmbench.data.splits import Split
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.protocol.leakage import placebo
 from harmbench.training.precision import precision_of
@@ -34,14 +34,12 @@ ALWAYS = (("harmbench.contracts.cohort", "Cohort"), ("harmbench.contracts.metric
 
 HARMONIZING = 2
 """Raised when the runner does something else with the images that a method returns."""
-RAW_PARTS = ("fit", "probe", "test", "real")
-PROBE_PART_PRODUCTS = {"raw.probe", "harmonized.probe"}
 
 LONGEST_NAME = 160
 """Bytes of a folder's name; file systems hold 255, and hashes are appended."""
 
 CellId = tuple[str, int, str]
-"""Label, method seed and fold of a cell."""
+"""Label, method seed and fit of a cell."""
 
 
 def digest(*parts: Any) -> str:
@@ -62,7 +60,7 @@ def folder_name(title: str) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method, at one method seed, in one fold: fitted once, harmonized, scored.
+    """One method at one method seed: fitted, harmonized and scored.
 
     Attributes
     ----------
@@ -73,7 +71,8 @@ class Cell:
     seed : int
         Method seed.
     fold : str
-        ``""``, or ``"A"`` and ``"B"`` under cross-fitting.
+        ``""`` for what is scored. If the data are cross-fitted, each fit of the method is a cell of
+        its own, with the name of the fold that it harmonizes for scoring.
     shown : bool
         False for an anchor that is computed but not asked for.
     """
@@ -97,7 +96,7 @@ class Cell:
     @property
     def headline(self) -> str:
         """What it is called where people read."""
-        return f"{self.spec.title}, seed {self.seed}{self.fold and f', fold {self.fold}'}"
+        return f"{self.spec.title}, seed {self.seed}{self.fold and f', fit {self.fold}'}"
 
     @property
     def folder(self) -> Path:
@@ -106,7 +105,7 @@ class Cell:
         return base / f"fold-{self.fold}" if self.fold else base
 
 
-def make_cells(config: RunConfig, folds: Iterable[str], has_truth: bool) -> list[Cell]:
+def make_cells(config: RunConfig, has_truth: bool) -> list[Cell]:
     """Return the cells of a run: anchors first, then controls, then methods.
 
     A method whose result does not depend on its seed is run once; an anchor that needs the truth
@@ -117,7 +116,6 @@ def make_cells(config: RunConfig, folds: Iterable[str], has_truth: bool) -> list
     HarmbenchError
         Where two rows would carry the same label, or a control was named that needs a truth.
     """
-    fold_names = list(folds)
     titles: dict[str, MethodSpec] = {}
     cells = []
     names = list(dict.fromkeys((*ANCHORS, *config.controls)))
@@ -134,7 +132,7 @@ def make_cells(config: RunConfig, folds: Iterable[str], has_truth: bool) -> list
             continue
         shown = spec.name in config.controls or spec in config.methods
         seeds = range(config.seeds) if info.stochastic else range(1)
-        cells += [Cell(spec, info, s, f, shown) for s in seeds for f in fold_names]
+        cells += [Cell(spec, info, seed, shown=shown) for seed in seeds]
     return cells
 
 
@@ -153,7 +151,9 @@ class Keys:
     products : dict of str to Product
         All declared products.
     anchors : dict of str to Cell
-        The anchor cells, by name, of the same fold (any seed: they have one).
+        The anchor cells, by name (any seed: they have one).
+    split : Split
+        Says how often each method is fitted.
     weights : dict of cell id to str
         Hash of the saved weights that a cell takes up; the others are trained.
     """
@@ -162,9 +162,16 @@ class Keys:
     data_id: str
     reference_site: str
     products: dict[str, Product]
-    anchors: dict[str, dict[str, Cell]]
-    weights: Mapping[CellId, str] = field(default_factory=dict)
+    anchors: dict[str, Cell]
+    split: Split
+    weights: dict[CellId, str] = field(default_factory=dict)
     _made: dict[tuple[CellId, str], str] = field(default_factory=dict, init=False, repr=False)
+
+    def fits(self, cell: Cell) -> list[Cell]:
+        """Return the fits of a cross-fitted cell; none for a cell that is fitted itself."""
+        if cell.fold or not self.split.cross_fitting:
+            return []
+        return [replace(cell, fold=name) for name in self.split.folds]
 
     def fit(self, cell: Cell) -> str:
         """Key of a fitted method."""
@@ -192,7 +199,7 @@ class Keys:
         """Key of a product; ``"oracle:probe.site"`` names another cell's."""
         if ":" in name:
             anchor, _, name = name.partition(":")
-            return self.product(self.anchors[anchor][cell.fold], name)
+            return self.product(self.anchors[anchor], name)
         if (cell.id, name) not in self._made:
             self._made[cell.id, name] = self._product(cell, name)
         return self._made[cell.id, name]
@@ -208,6 +215,8 @@ class Keys:
         if kind == "travelling":
             within = self.config.repeat_within
             return digest(name, self.data_id, cell.fold, self.reference_site, within)
+        if name in IMAGE_PRODUCTS and (fits := self.fits(cell)):
+            return digest(name, [self.product(one, name) for one in fits])
         if kind in ("harmonized", "own_site"):
             return digest(name, HARMONIZING, self.fit(cell))
         if name in placebo.NAMES:
@@ -249,7 +258,7 @@ def _always() -> list[str]:
 
 
 def unavailable(
-    name: str, cell: Cell, *, has_truth: bool, fold_has_probe: bool, keys: Keys
+    name: str, cell: Cell, *, has_truth: bool, is_table: bool, keys: Keys
 ) -> str | None:
     """Return why a product can be known in advance not to exist here, or None.
 
@@ -259,36 +268,34 @@ def unavailable(
         A product's name, possibly of an anchor.
     cell : Cell
         Who asks.
-    has_truth, fold_has_probe : bool
-        What the data set and the split offer.
+    has_truth, is_table : bool
+        Whether the data set knows the truth, and is a table of features.
     keys : Keys
         Holds the anchors and the declared products.
     """
     if ":" in name:
-        anchor, _, rest = name.partition(":")
+        anchor, _, name = name.partition(":")
         if anchor not in keys.anchors:
             return f"there is no {anchor} on these data"
-        other = keys.anchors[anchor][cell.fold]
-        return unavailable(
-            rest, other, has_truth=has_truth, fold_has_probe=fold_has_probe, keys=keys
-        )
+        cell = keys.anchors[anchor]
     if name.startswith("truth.") and not has_truth:
         return "these data have no ground truth"
     if cell.info.images_only and (more := _not_returned(name, cell)):
         return f"these images were made elsewhere; needs {more}"
     if name == "own_site.test" and cell.info.targets != "any":
         return f"{cell.info.label} cannot render an image back to its own site"
-    if name in PROBE_PART_PRODUCTS and not fold_has_probe:
-        return "needs a probe part; this cohort is so small that it is cross-fitted"
+    if name == "harmonized.fit" and keys.split.cross_fitting:
+        return "these data are cross-fitted: no image is harmonized by a fit that has seen it"
     if name not in keys.products:
         return None
-    for part in keys.products[name].needs:
-        reason = unavailable(
-            part, cell, has_truth=has_truth, fold_has_probe=fold_has_probe, keys=keys
-        )
-        if reason:
-            return reason
-    return None
+    product = keys.products[name]
+    if product.images and is_table:
+        return "needs images; these data are a table of features"
+    reasons = (
+        unavailable(part, cell, has_truth=has_truth, is_table=is_table, keys=keys)
+        for part in product.needs
+    )
+    return next((reason for reason in reasons if reason), None)
 
 
 def _not_returned(name: str, cell: Cell) -> str | None:
@@ -297,8 +304,6 @@ def _not_returned(name: str, cell: Cell) -> str | None:
         return "them rendered back to their own sites"
     if name in placebo.NAMES:
         return f"them harmonized again under another {' and '.join(placebo.columns(name))}"
-    if name == "harmonized.fit" and cell.fold:
-        return "each half harmonized by the method that was fitted on it"
     return None
 
 

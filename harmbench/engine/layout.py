@@ -9,6 +9,7 @@ from typing import Any
 
 from harmbench import __version__, registry
 from harmbench.config import (
+    ANCHORS,
     PROTOCOL_VERSION,
     RunConfig,
     build_method,
@@ -18,8 +19,9 @@ from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.dataset import Dataset, Note, by_kind
 from harmbench.contracts.metric import Metric
 from harmbench.data.cache import load_cohort
-from harmbench.data.splits import Split, make_split, stored_split
+from harmbench.data.splits import Split, make_split, thinned
 from harmbench.engine.cells import Experiment
+from harmbench.engine.collect import reads_probe
 from harmbench.engine.graph import Graph
 from harmbench.engine.keys import Cell, CellId, Keys, digest, make_cells
 from harmbench.engine.saved_weights import Choice, choose, data_facts
@@ -66,10 +68,15 @@ class Layout:
             experiment, [*asked, *((cell, name) for cell in gates for name in experiment.gate)]
         )
 
+    @property
+    def fitted(self) -> list[Cell]:
+        """The cells that are fitted: several for each scored cell if the data are cross-fitted."""
+        return [fit for cell in self.cells for fit in self.experiment.keys.fits(cell) or [cell]]
+
     def announcements(self) -> list[str]:
         """Return a sentence for every cell with saved weights or with a training before it."""
         lines = []
-        for cell in self.cells:
+        for cell in self.fitted:
             choice = self.choices[cell.id]
             if choice.saved:
                 lines.append(f"{cell.headline}: {choice.saved}")
@@ -83,30 +90,29 @@ def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Pr
     identity = identity_of(config, dataset)
     if folder.has_cohort and folder.config_file.is_file():
         cohort = folder.cohort()
-        split = stored_split(folder.split()["part"])
+        split = Split(folder.split()["part"].to_numpy().astype(str))
     else:
         cohort = load_cohort(dataset, progress)
         require_unchanged(config, dataset.fingerprint)
-        split = make_split(cohort, config.data_seed)
+        if config.subjects is not None:
+            cohort = thinned(cohort, config.subjects, config.data_seed)
+        split = make_split(cohort, config.data_seed, folds=config.folds)
     reference = reference_site(config, dataset, cohort)
     identity["reference_site"] = reference
     folder.begin(identity)
     config = _extend(folder, config)
     data_id = digest(dataset.fingerprint, config.data_seed, split.part.tolist())
-    folds = {fold.name: fold for fold in split.folds()}
-    cells = make_cells(config, folds, dataset.info.has_truth)
+    cells = make_cells(config, dataset.info.has_truth)
     products = {product.name: product for product in PRODUCTS}
-    anchors: dict[str, dict[str, Cell]] = {}
-    for cell in reversed(cells):
-        if cell.spec.name in ("identity", "shuffle", "oracle"):
-            anchors.setdefault(cell.spec.name, {})[cell.fold] = cell
-    choices = choose(cells, config, data_facts(config, dataset, split, reference))
+    anchors = {cell.spec.name: cell for cell in reversed(cells) if cell.spec.name in ANCHORS}
+    keys = Keys(config, data_id, reference, products, anchors, split)
+    fitted = [fit for cell in cells for fit in keys.fits(cell) or [cell]]
+    choices = choose(fitted, config, data_facts(config, dataset, split, reference))
     weights = {key: choice.saved for key, choice in choices.items() if choice.saved}
-    ids = {key: saved.id for key, saved in weights.items()}
-    keys = Keys(config, data_id, reference, products, anchors, ids)
+    keys.weights.update({key: saved.id for key, saved in weights.items()})
     metrics = {name: registry.load("metric", name) for name in config.metrics}
     gate = _gate(dataset, metrics)
-    experiment = Experiment(folder, dataset, cohort, folds, keys, metrics, progress, weights, gate)
+    experiment = Experiment(folder, dataset, cohort, split, keys, metrics, progress, weights, gate)
     return Layout(experiment, cells, identity, split, choices)
 
 
@@ -118,7 +124,7 @@ def _gate(dataset: Dataset, metrics: dict[str, Metric]) -> dict[str, Metric]:
     gate = dataset.probe_gate
     if gate is None or gate[0] in metrics:
         return {}
-    probes = any("probe." in need for metric in metrics.values() for need in metric.info.needs)
+    probes = any(reads_probe(need) for metric in metrics.values() for need in metric.info.needs)
     return {gate[0]: registry.load("metric", gate[0])} if probes else {}
 
 
@@ -130,6 +136,8 @@ def identity_of(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
         "data_seed": config.data_seed,
         "preset": config.preset,
         "protocol_version": PROTOCOL_VERSION,
+        "folds": config.folds,
+        "subjects": config.subjects,
     }
     if config.reference_site is not None:
         identity["reference_site"] = config.reference_site
@@ -177,16 +185,19 @@ def store(layout: Layout) -> None:
     """
     experiment = layout.experiment
     folder, cohort, dataset = experiment.folder, experiment.cohort, experiment.dataset
-    notes = [*dataset.notes, *map(Note, filter(None, [layout.split.reason]))]
+    notes = [*dataset.notes, *map(Note, filter(None, [layout.split.sentence]))]
     said = by_kind(notes)._asdict()
+    features = list(dataset.feature_names)
     if folder.config_file.is_file():
         said = {kind: folder.config.get(kind, []) for kind in said}
+        features = folder.config.get("features", [])
     content = {
         "identity": layout.identity,
         "run": experiment.keys.config.model_dump(mode="json"),
         "dataset": asdict(dataset.info),
         **said,
         "space": cohort.space,
+        "features": features,
     }
     write_json(folder.config_file, content)
     if not folder.has_cohort:

@@ -130,12 +130,14 @@ def _fit(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
 
 def _images(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
     experiment, name = work.experiment, node.name
-    if name not in TRUTH_DRAWS:
+    if name not in TRUTH_DRAWS and not work.fits:
         work.method  # loaded before the clock of harmonizing starts  # noqa: B018
     cohort, counter = work.rows(name), Outside()
     if name in TRUTH_DRAWS:
         site = experiment.keys.reference_site
         parts = true_images(experiment.dataset, cohort, site, TRUTH_DRAWS[name])
+    elif work.fits:
+        parts = work.pooled(name)
     else:
         seen = placebo.replace_covariates(cohort, name) if name in placebo.NAMES else cohort
         rows = experiment.rows(work.cell.fold, name.split(".")[1])
@@ -169,7 +171,7 @@ def _arrays(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
 def _score(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
     metric = work.experiment.metric(node.metric)
     inputs = _inputs(work, given)
-    rng = rng_from("resample", work.experiment.keys.data_id, work.cell.fold)
+    rng = rng_from("resample", work.experiment.keys.data_id, "")
     with work.timed(metric.info.name) as cost:
         result = metric(inputs, rng)
     record = records.keep(result, node.stage, cost())
@@ -178,7 +180,8 @@ def _score(work: CellWork, node: Node, given: Sequence[str]) -> Outcome:
 
 def _inputs(work: CellWork, names: Iterable[str]) -> MetricInputs:
     products = {name: work.product(name) for name in names}
-    return MetricInputs(products, work.experiment.keys.reference_site)
+    experiment = work.experiment
+    return MetricInputs(products, experiment.keys.reference_site, *experiment.rounds)
 
 
 DONE = Outcome("done")

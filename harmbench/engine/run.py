@@ -127,7 +127,7 @@ class Outline(NamedTuple):
     Attributes
     ----------
     cells : DataFrame
-        One row a cell: label, seed, fold, whether it is fitted, the weights that it takes up, how
+        One row a cell: label, seed, whether it is fitted, the weights that it takes up, how
         many of its scores exist, whether it is shown.
     work : DataFrame
         One row for each kind of node that is missing, see `harmbench.engine.costs.expected`.
@@ -153,9 +153,12 @@ def outline(config: RunConfig, out: Path, progress: Progress | None = None) -> O
             {
                 "label": cell.spec.title,
                 "seed": cell.seed,
-                "fold": cell.fold,
                 "fitted": "yes" if work.is_fitted else "no",
-                "weights": str(layout.choices[cell.id].saved or ""),
+                "weights": "; ".join(
+                    str(choice.saved)
+                    for fit in layout.experiment.keys.fits(cell) or [cell]
+                    if (choice := layout.choices[fit.id]).saved
+                ),
                 "scores": f"{sum(s.mark is not None for s in stages)} of {len(stages)}",
                 "shown": "yes" if cell.shown else "no, an anchor",
             }

@@ -232,7 +232,7 @@ def _given(cell: Cell, folder: Path, method: Harmonizer, asked: Recipe, seeds: i
     if cell.fold:
         raise HarmbenchError(
             f"--weights {title}={folder}: these data are cross-fitted, so every method is fitted "
-            f"twice and one set of weights cannot serve; give {title}=none"
+            f"several times and cannot use one set of weights; give {title}=none"
         )
     found = find(folder, "given") or [Saved(folder, read_card(folder), "given")]
     for saved in found:

@@ -239,14 +239,14 @@ def _material(config: RunConfig, command: str, devices: int, progress: Progress)
     dataset = build_dataset(config)
     before = dataset.fingerprint
     cohort = load_cohort(dataset, progress)
-    split = make_split(cohort, config.data_seed)
+    split = make_split(cohort, config.data_seed, folds=config.folds)
     if split.cross_fitting:
         raise HarmbenchError(
-            f"{split.reason}: these data are cross-fitted, every method twice, so there is no one "
-            "set of weights to save; use `harmbench run`, which trains both"
+            f"{split.reason}: these data are cross-fitted, so every method is fitted several times "
+            "and there is no one set of weights to save; use `harmbench run`"
         )
     facts = data_facts(config, dataset, split, reference_site(config, dataset, cohort))
-    fit_part = cohort.subset(split.folds()[0].fit)
+    fit_part = cohort.subset(split.scored().fit)
     require_unchanged(config, before)
     return Material(config, dataset, fit_part, facts, command, devices)
 

@@ -42,7 +42,7 @@ def export(config: RunConfig, out: Path, progress: Progress | None = None) -> Ma
     dataset = build_dataset(config)
     before = dataset.fingerprint
     cohort = load_cohort(dataset, progress)
-    split = make_split(cohort, config.data_seed)
+    split = make_split(cohort, config.data_seed, folds=config.folds)
     site = reference_site(config, dataset, cohort)
     material = Material(config, dataset, cohort, split, site)
     page = _page(dataset.info.label, split, site)
@@ -59,9 +59,9 @@ def _page(label: str, split: Split, site: str) -> str:
     """Return what the program must do, in words."""
     if split.cross_fitting:
         fitting = (
-            "These data are so few that they are cross-fitted. Fit a model on the rows whose "
-            "`part` is `A` and harmonize those of `B` with it; fit another on `B` and harmonize "
-            "`A`."
+            "These data are cross-fitted, because they are few. For each number k in the column "
+            "`part`, fit a model on the rows of other numbers and harmonize the rows of k with it. "
+            "Rows whose part is `out` are not used."
         )
     else:
         fitting = (

@@ -112,7 +112,7 @@ class Material:
         """Return the rows that a method's fit, with seed 0, may stop or select on."""
         chosen = {
             key
-            for fold in self.split.folds()
+            for fold in (self.split.fits() or {"": self.split.scored()}).values()
             for key in validation_keys(self.cohort.subset(fold.fit), 0)
         }
         return np.array([key in chosen for key in self.cohort.keys], dtype=bool)

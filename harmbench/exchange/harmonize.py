@@ -30,7 +30,7 @@ def harmonize(
 ) -> Material:
     """Harmonize every scan with one method, fitted as a run fits it with method seed 0.
 
-    Cross-fitted data get every half from the method that was fitted on the other one.
+    If the data are cross-fitted, every image is harmonized by a fit that has not seen its subject.
 
     Parameters
     ----------
@@ -105,7 +105,8 @@ def _checked(layout: Layout, target: str | None) -> str | None:
 def _images(layout: Layout, target: str | None, progress: Progress) -> NDArray[np.float32]:
     experiment = layout.experiment
     images = np.empty(experiment.cohort.images.shape, dtype=np.float32)
-    pieces = [(cell, part) for cell in layout.cells for part in _parts(cell)]
+    pieces = [(cell, part) for cell in layout.fitted for part in _parts(cell)]
+    images[~layout.split.used] = experiment.cohort.images[~layout.split.used]
     with progress.task("harmonizing", len(images)) as task:
         for cell, part in pieces:
             rows = getattr(experiment.folds[cell.fold], part)
@@ -138,7 +139,7 @@ def _render(work: CellWork, part: str, target: str | None) -> NDArray[np.float32
 
 def _record(layout: Layout, target: str) -> dict[str, Any]:
     cell = layout.cells[0]
-    marks = [layout.experiment.work(one).fit_stage.mark or {} for one in layout.cells]
+    marks = [layout.experiment.work(one).fit_stage.mark or {} for one in layout.fitted]
     return {
         "method": cell.info.name,
         "label": cell.spec.title,
@@ -154,9 +155,10 @@ def _page(layout: Layout, target: str) -> str:
     title, label = layout.cells[0].spec.title, layout.experiment.dataset.info.label
     if layout.split.cross_fitting:
         parts = (
-            "Each half (`part` A or B in `split.tsv`) was harmonized by the method fitted on the "
-            "other half, so no image was seen when its own method was fitted. The two fits may "
-            "differ a little; keep `part` as a covariate where that could matter."
+            "Every fold (a number in the column `part` of `split.tsv`) was harmonized by a method "
+            "that was fitted without it. The fits may differ a little; use `part` as a covariate "
+            "if this could matter. Images whose part is `out` are not harmonized: their sites are "
+            "too small."
         )
     else:
         parts = (

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from harmbench.config import MethodSpec
+from harmbench.config import MethodSpec, build_dataset, resolve
 from harmbench.contracts.cohort import COVARIATES, Cohort
 from harmbench.contracts.method import ApplyContext, FitContext, Harmonizer, MethodInfo
 from harmbench.data.tables import standardize
+from harmbench.engine.run import run
 from harmbench.errors import HarmbenchError
 from harmbench.files.atomic import read_arrays, write_arrays
+from harmbench.progress import make_progress
+from harmbench.results.results import Results
+from harmbench.study import run_settings
 
 
 class Stored(Harmonizer):
@@ -189,3 +195,109 @@ def _column(values: pd.Series) -> NDArray:
     if pd.api.types.is_numeric_dtype(values):
         return values.to_numpy()
     return values.fillna("").astype(str).to_numpy(dtype=str)
+
+
+def score(
+    harmonized: Mapping[str, ArrayLike | pd.DataFrame],
+    reference: ArrayLike | pd.DataFrame,
+    people: pd.DataFrame,
+    *,
+    reference_site: str | None = None,
+    metrics: str | Sequence[str] = "core",
+    controls: Sequence[str] | None = None,
+    data_seed: int | None = None,
+    folds: int | None = None,
+    repeat_within: int | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    jobs: int | None = None,
+    inception_weights: str | Path | None = None,
+    preset: str = "standard",
+    out: str | Path | None = None,
+    quiet: bool = False,
+) -> Results:
+    """Score images or tables of features that were harmonized by any program.
+
+    The same metrics as in `run` are computed, except those that need the method itself (other
+    covariates, another target site).
+
+    Parameters
+    ----------
+    harmonized : mapping of str to array or DataFrame
+        By the name of the row in the table: images of shape (n, height, width), or features of
+        shape (n, k), in the order and the units of `reference`.
+    reference : array or DataFrame
+        The unharmonized images or features. Images are taken as they are, so bring them to about
+        [0, 1] first; a DataFrame names its features by its columns.
+    people : DataFrame of n rows
+        Columns ``participant_id`` and ``site``; ``age`` (years) and ``sex`` (``"F"``, ``"M"``)
+        if known; ``session_id`` if a person was scanned more than once.
+    reference_site : str, optional
+        Site that the images were harmonized to. Default: the site with most people.
+    metrics : {"five", "core", "full"} or sequence of str
+        A level of the protocol, or names of metrics.
+    controls : sequence of str, optional
+        Controls shown beside the rows.
+    data_seed, folds : int, optional
+        Seed of the split, and number of folds, as in `run`.
+    repeat_within, threads, device, jobs, inception_weights, preset
+        As in `run`.
+    out : path, optional
+        The run folder. Default: a temporary folder, deleted together with the results.
+    quiet : bool
+        Whether no progress is shown.
+
+    Returns
+    -------
+    Results
+
+    Raises
+    ------
+    HarmbenchError
+        If shapes differ, values are not finite, or columns are missing.
+
+    Examples
+    --------
+    >>> import harmbench as hb
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> people = pd.DataFrame(
+    ...     {"participant_id": [f"p{i}" for i in range(60)], "site": ["A", "B"] * 30}
+    ... )
+    >>> raw = np.random.default_rng(0).normal(3, 1, (60, 5))
+    >>> results = hb.score(
+    ...     {"centered": raw - raw.mean(axis=0)}, raw, people, reference_site="A",
+    ...     metrics=["distance_pcc"], quiet=True,
+    ... )
+    >>> float(results.table(["distance_pcc"]).loc[("centered", 0), "distance_pcc"].round(3))
+    1.0
+    """
+    kept = TemporaryDirectory(prefix="harmbench-") if out is None else None
+    folder = Path(kept.name, "run") if kept else Path(out or "")
+    inputs = folder.with_name(f"{folder.name}-inputs")
+    data = write_reference(reference, people, inputs)
+    cohort = build_dataset(resolve(data=str(data), preset=preset)).load()
+    level = {"protocol": metrics} if isinstance(metrics, str) else {"metrics": metrics}
+    settings, place = run_settings(
+        None,
+        folder,
+        alone=jobs is None,
+        data=str(data),
+        methods=[
+            write_row(name, values, reference, cohort, inputs)
+            for name, values in harmonized.items()
+        ],
+        preset=preset,
+        reference_site=reference_site,
+        controls=controls,
+        data_seed=data_seed,
+        folds=folds,
+        repeat_within=repeat_within,
+        threads=threads,
+        device=device,
+        inception_weights=inception_weights,
+        **level,
+    )
+    with make_progress(quiet) as progress:
+        run(settings, place, progress, jobs=jobs)
+    return Results(place, kept)

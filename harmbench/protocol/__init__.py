@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MODULES = (
     "features.products",
     "probes.training",
+    "probes.kinds",
     "site.accuracy",
     "site.kinds",
     "leakage.metrics",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harmbench.contracts.cohort import Cohort
-from harmbench.contracts.metric import Estimate, MetricResult
+from harmbench.contracts.metric import Estimate, MetricInputs, MetricResult
 from harmbench.stats import (
     REPLICATES,
     normal_interval,
@@ -70,6 +70,18 @@ def half_sample_replicates(value: float, first: Floats, second: Floats, se: floa
     return value + change * (se / (change.std(ddof=1) or 1.0))
 
 
+def cross_validated_spread(inputs: MetricInputs) -> float:
+    """Return the factor on a standard error for the training of cross-validated probes.
+
+    It is ``sqrt(1 + n_test / n_training)`` of one fold (Nadeau & Bengio 2003,
+    10.1023/A:1024068626366, without the part that averages over repeats); 1 without
+    cross-fitting.
+    """
+    if inputs.folds is None or inputs.probe_folds is None:
+        return 1.0
+    return float(np.sqrt(1 + len(inputs.folds) / len(inputs.probe_folds)))
+
+
 class Resampler:
     """Resamples of a test set that all metrics share, drawn before any row is left out.
 
@@ -81,9 +93,16 @@ class Resampler:
         Number of probe seeds.
     rng : numpy Generator
         Seeded without the method's name.
+    spread : float
+        Factor by which replicates are moved away from the value. The subjects of a resample are
+        predicted by the same probes; if probes are cross-validated, this factor accounts for the
+        variance of their training (see `cross_validated_spread`).
     """
 
-    def __init__(self, test: Cohort, n_seeds: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, test: Cohort, n_seeds: int, rng: np.random.Generator, spread: float = 1.0
+    ) -> None:
+        self.spread = spread
         self.subjects = test.column("participant_id").astype(str)
         self.sites = test.column("site").astype(str)
         self.rows = subject_counts(self.subjects, REPLICATES, rng, strata=self.sites)
@@ -120,7 +139,9 @@ class Resampler:
     def _resampled(self, statistic: Statistic, rows: NDArray[np.bool_]) -> tuple[Estimate, Floats]:
         chosen = np.flatnonzero(rows)
         replicates = over_seeds(statistic(chosen, self.rows[:, chosen]), self.seeds)
-        return self.estimate(unweighted(statistic, rows), replicates, rows), replicates
+        value = unweighted(statistic, rows)
+        replicates = value + self.spread * (replicates - value)
+        return self.estimate(value, replicates, rows), replicates
 
     def estimate(self, value: float, replicates: Floats, rows: NDArray[np.bool_]) -> Estimate:
         """Return a value of the selected rows with the percentile interval of its replicates (b,).

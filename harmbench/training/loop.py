@@ -15,13 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -32,8 +31,9 @@ from harmbench.progress import Progress, Task
 from harmbench.seeding import seed_from
 from harmbench.training.checkpoint import Checkpoint, Curve, restore_training, training_state
 from harmbench.training.group import Group
-from harmbench.training.precision import Precision, resolve_precision
+from harmbench.training.precision import resolve_precision
 from harmbench.training.process_state import interrupts, seeded
+from harmbench.training.settings import TrainConfig
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -49,57 +49,6 @@ Observe = Callable[[Any, int], None]
 
 class Diverged(HarmbenchError):
     """The loss is no longer a finite number."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Length and optimizer of a training.
-
-    Attributes
-    ----------
-    images : int
-        Length of the training in images, rounded up to whole batches.
-    batch_size : int
-        Images per batch.
-    lr, weight_decay, betas : float, float, (float, float)
-        Settings of AdamW. The parameter groups of a phase may override them.
-    schedule : {"constant", "cosine", "linear"}
-        How the learning rate decreases to zero.
-    warmup : int
-        Number of images over which the learning rate rises from zero.
-    ema : float
-        Decay per step of the averaged weights (lower in the first steps); 0 for no average.
-    clip : float
-        Largest norm of the gradient of a phase; 0 for no limit.
-    precision : str
-        Precision of Fabric, such as ``"32-true"`` or ``"bf16-mixed"``, or ``"auto"``, see
-        `harmbench.training.precision`.
-    checkpoint_minutes : float
-        Time between two saved states.
-    """
-
-    images: int
-    batch_size: int
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
-    warmup: int = 0
-    ema: float = 0.0
-    clip: float = 0.0
-    precision: Precision = "32-true"
-    checkpoint_minutes: float = 5.0
-
-    @property
-    def steps(self) -> int:
-        """Number of batches."""
-        return math.ceil(self.images / self.batch_size)
-
-    def rate(self, step: int) -> float:
-        """Return the factor by which the learning rate is multiplied in a step."""
-        done = step / self.steps
-        fall = {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}
-        return min(1.0, (step + 1) * self.batch_size / max(self.warmup, 1)) * fall[self.schedule]
 
 
 @dataclass(frozen=True)

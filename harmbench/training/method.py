@@ -10,9 +10,10 @@ from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.method import FitContext, Harmonizer
 from harmbench.errors import HarmbenchError, unknown
 from harmbench.training.layers import for_inference
-from harmbench.training.loop import Batches, Loss, Model, Observe, Phase, TrainConfig, train
+from harmbench.training.loop import Batches, Loss, Model, Observe, Phase, train
 from harmbench.training.precision import Precision
 from harmbench.training.process_state import threads
+from harmbench.training.settings import TrainConfig
 
 
 class TrainedMethod(Harmonizer):

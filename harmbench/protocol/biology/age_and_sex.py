@@ -1,4 +1,4 @@
-"""How well a CNN predicts age and sex from harmonized images."""
+"""How well a probe predicts age and sex from harmonized images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs, MetricResult, metric
-from harmbench.protocol.probes.training import MIN_N, labeled, predicted_classes, underfit_note
+from harmbench.protocol.probes.kinds import MIN_N, of_each_kind, probe_note
+from harmbench.protocol.probes.training import labeled, predicted_classes
 from harmbench.protocol.resampled import (
     Floats,
     Resampler,
     Statistic,
     balanced_accuracy_of,
+    cross_validated_spread,
     mean_of,
     unweighted,
 )
@@ -30,7 +32,7 @@ _DECLARED = {
     "min_n": MIN_N,
     "expected_order": (("oracle", "identity"), ("shuffle", "mean-image")),
 }
-_AGE = {**_DECLARED, "needs": ("probe.age", "raw.probe", "raw.test")}
+_AGE = {**_DECLARED, "needs": ("best.age", "raw.probe", "raw.test")}
 
 
 @metric(
@@ -43,8 +45,9 @@ _AGE = {**_DECLARED, "needs": ("probe.age", "raw.probe", "raw.test")}
     **_AGE,
 )
 def age_mae(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Mean absolute error of the age that a CNN predicts from harmonized images.
+    """Mean absolute error of the age that a probe predicts from harmonized images.
 
+    The kind of probe (CNN, linear or trees) is the one that predicts best on validation subjects.
     A low error may only show that the ages of a site are similar. The floors are the errors of the
     median age of the probe part, overall and within sites; see also `age_skill_within`.
     """
@@ -58,13 +61,13 @@ def age_mae(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         rows,
         floors={name: float(np.abs(m - age)[rows].mean()) for name, m in medians.items()},
         per_scan=predicted_ages(test, predicted, rows),
-        note=underfit_note(inputs.arrays("probe.age")),
+        note=probe_note(inputs.arrays("best.age")),
     )
 
 
 @metric(label="Age R²", direction="higher", goal=1.0, range=(None, 1.0), **_AGE)
 def age_r2(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Share of the variance of age that the CNN's prediction explains: 1 - SSE / SST.
+    """Share of the variance of age that the probe's prediction explains: 1 - SSE / SST.
 
     The floors are the values of the median age of the probe part, overall and within sites.
     """
@@ -87,7 +90,7 @@ def age_r2(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         rows,
         groups=None,
         floors={name: unweighted(r2_of(median[None]), rows) for name, median in medians.items()},
-        note=underfit_note(inputs.arrays("probe.age")),
+        note=probe_note(inputs.arrays("best.age")),
     )
 
 
@@ -101,7 +104,7 @@ def age_r2(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     **_AGE,
 )
 def age_skill_within(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Correlation within sites of the true age and the age that a CNN predicts.
+    """Correlation within sites of the true age and the age that a probe predicts.
 
     The mean of the site is subtracted from both, so the prediction of a constant or of the site's
     mean age scores 0.
@@ -119,7 +122,7 @@ def age_skill_within(inputs: MetricInputs, rng: np.random.Generator) -> MetricRe
         rows,
         groups=lambda own: own.sum() > 2,
         floors={"constant within sites": 0.0},
-        note=underfit_note(inputs.arrays("probe.age")),
+        note=probe_note(inputs.arrays("best.age")),
     )
 
 
@@ -128,18 +131,18 @@ def age_skill_within(inputs: MetricInputs, rng: np.random.Generator) -> MetricRe
     direction="higher",
     goal=1.0,
     range=(0.0, 1.0),
-    needs=("probe.sex", "raw.probe", "raw.test"),
+    needs=("best.sex", "raw.probe", "raw.test"),
     anchors=("shuffle", "oracle"),
     real_anchors=("floor:site's majority", "identity"),
     margin=0.03,
     **_DECLARED,
 )
 def sex_bacc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Balanced accuracy of a CNN that predicts the sex from harmonized images.
+    """Balanced accuracy of a probe that predicts the sex from harmonized images.
 
     The floors are chance and the more frequent sex of each site in the probe part.
     """
-    arrays, test = inputs.arrays("probe.sex"), inputs.cohort("raw.test")
+    arrays, test = inputs.arrays("best.sex"), inputs.cohort("raw.test")
     truth, rows, resampler = _sexes(arrays, test, rng)
     if not _differ(truth[rows]):
         return MetricResult.skipped(ONE_SEX)
@@ -152,7 +155,7 @@ def sex_bacc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
             "chance": 1 / len(arrays["classes"]),
             "site's majority": unweighted(balanced_accuracy_of(truth, majority), rows),
         },
-        note=underfit_note(arrays),
+        note=probe_note(arrays),
     )
 
 
@@ -161,12 +164,12 @@ def sex_bacc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     direction="higher",
     goal=1.0,
     range=(0.0, 1.0),
-    needs=("probe.sex", "raw.test"),
+    needs=("best.sex", "raw.test"),
     **_DECLARED,
 )
 def sex_auc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Area under the ROC curve of a CNN that predicts the sex from harmonized images."""
-    arrays, test = inputs.arrays("probe.sex"), inputs.cohort("raw.test")
+    """Area under the ROC curve of a probe that predicts the sex from harmonized images."""
+    arrays, test = inputs.arrays("best.sex"), inputs.cohort("raw.test")
     truth, rows, resampler = _sexes(arrays, test, rng)
     classes = arrays["classes"]
     if len(classes) != 2:
@@ -183,8 +186,12 @@ def sex_auc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         rows,
         groups=lambda own: _differ(truth[own]),
         floors={"chance": 0.5},
-        note=underfit_note(arrays),
+        note=probe_note(arrays),
     )
+
+
+age_mae_cnn, age_mae_linear, age_mae_trees = of_each_kind(age_mae)
+sex_bacc_cnn, sex_bacc_linear, sex_bacc_trees = of_each_kind(sex_bacc)
 
 
 def _differ(values: NDArray) -> bool:
@@ -196,9 +203,10 @@ def _ages(
 ) -> tuple[Floats, Floats, NDArray[np.bool_], Resampler]:
     """Return ages (n,), predictions (seeds, n), rows of known age, and the resamples."""
     test = inputs.cohort("raw.test")
-    predicted = inputs.arrays("probe.age")["predicted"].astype(np.float64)
+    predicted = inputs.arrays("best.age")["predicted"].astype(np.float64)
     age = test.column("age").astype(np.float64)
-    return age, predicted, labeled(test, "age"), Resampler(test, len(predicted), rng)
+    resampler = Resampler(test, len(predicted), rng, cross_validated_spread(inputs))
+    return age, predicted, labeled(test, "age"), resampler
 
 
 def _sexes(

@@ -40,7 +40,9 @@ def make_transfer(inputs: MetricInputs, context: ProductContext) -> dict[str, ND
     with context.progress.task("age probes without one site", len(sites)) as task:
         for site in sites:
             here = test.column("site") == site
-            others = training.subset(training.column("site") != site)
+            subjects = test.column("participant_id")[here]
+            own = np.isin(training.column("participant_id").astype(str), subjects.astype(str))
+            others = training.subset((training.column("site") != site) & ~own)
             parts = {"harmonized.probe": others, "harmonized.test": test.subset(here)}
             arrays = make_probe("age", MetricInputs(parts, inputs.reference_site), context)
             predicted[:, here] = arrays["predicted"]

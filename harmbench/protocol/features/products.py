@@ -167,6 +167,7 @@ def _product(extractor: Extractor, name: str) -> Product:
         needs=(source,),
         make=make,
         scope="run" if source.startswith("raw.") else "cell",
+        images=extractor == "inception",
         reads=("threads", "device", *(["inception"] if extractor == "inception" else [])),
         summary=f"`features` (n, {DIMENSIONS[extractor]}) of {description}",
     )

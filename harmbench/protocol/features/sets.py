@@ -1,7 +1,8 @@
 """Features of harmonized and of real images as samples of subjects, for distances.
 
 The real images are those of the probe part: no method was fitted on them, and none of their
-subjects is in the test part.
+subjects is in the test part. If the data are cross-fitted, the two sets are taken from different
+subjects of the same images: half of the folds each, or the reference site and the others.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ class FeatureSet(NamedTuple):
     features: NDArray[np.float64]
     subjects: NDArray
     sites: NDArray
+
+    def keep(self, rows: NDArray[np.bool_]) -> FeatureSet:
+        """Return some of the rows."""
+        return FeatureSet(*(column[rows] for column in self))
 
     @property
     def n_subjects(self) -> int:
@@ -62,6 +67,8 @@ def at_reference_site(inputs: MetricInputs, extractor: str) -> tuple[FeatureSet,
     site = inputs.reference_site
     ours = read_set(inputs, f"features.{extractor}.test", "harmonized.test")
     real = read_set(inputs, f"features.{extractor}.real", "raw.real", site)
+    if inputs.folds is not None:
+        ours = ours.keep(~np.isin(ours.subjects, real.subjects))
     return ours, real, too_few(real, f"real images of the reference site {site}")
 
 
@@ -69,3 +76,14 @@ def needs(extractor: str) -> tuple[str, ...]:
     """Return the products for a distance between harmonized and real images."""
     names = (f"features.{extractor}.test", f"features.{extractor}.real")
     return ("harmonized.test", "raw.real", *names)
+
+
+def everywhere(inputs: MetricInputs, extractor: str) -> tuple[FeatureSet, FeatureSet]:
+    """Return harmonized and real images of all sites, of different subjects."""
+    ours = read_set(inputs, f"features.{extractor}.test", "harmonized.test")
+    real = read_set(inputs, f"features.{extractor}.real", "raw.real")
+    if inputs.folds is None:
+        return ours, real
+    names = np.unique(inputs.folds)
+    first = np.isin(inputs.folds, names[: (len(names) + 1) // 2])
+    return ours.keep(first), real.keep(~first)

@@ -2,7 +2,8 @@
 
 The test images are harmonized once under the true covariates and once under placebos, both age and
 sex at the same time (see `harmbench.protocol.leakage.placebo`). The probes of the cell, which are
-trained under the truth, are applied to both. A method that receives neither covariate has a leakage
+trained under the truth, are applied to both: the CNNs, or the linear probes for tables and small
+studies. A method that receives neither covariate has a leakage
 of exactly 0 by construction; this says nothing about how much biology it keeps, so read
 `harmbench.protocol.leakage.pull` as well.
 
@@ -12,6 +13,7 @@ only the change of its scale in between remains.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +24,8 @@ from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.contracts.product import Make, Product, ProductContext
 from harmbench.protocol.leakage import placebo
 from harmbench.protocol.leakage.slopes import calibration, replicated_slope
-from harmbench.protocol.probes.training import MIN_N, Task, apply_probe, labeled, underfit_note
+from harmbench.protocol.probes.kinds import MIN_N, apply_linear
+from harmbench.protocol.probes.training import Task, apply_probe, labeled, underfit_note
 from harmbench.protocol.resampled import Resampler, mean_of
 
 AGES = (placebo.BOTH,)
@@ -59,12 +62,19 @@ def make_calibration(inputs: MetricInputs, context: ProductContext) -> dict[str,
     return {"predicted": _predicted("age", inputs, inputs.cohort("truth.test"), context)}
 
 
+def own_probe(inputs: MetricInputs, task: Task) -> Mapping[str, NDArray]:
+    """Return the cell's CNN, or the linear probe for tables and small studies."""
+    return inputs.arrays(f"{'probe' if f'probe.{task}' in inputs else 'linear'}.{task}")
+
+
 def _predicted(
     task: Task, inputs: MetricInputs, images: Cohort, context: ProductContext
 ) -> NDArray:
-    probe = inputs.arrays(f"probe.{task}")
+    probe = own_probe(inputs, task)
     if np.array_equal(images.images, inputs.cohort("harmonized.test").images):
         return probe["predicted"]
+    if "weights" in probe:
+        return apply_linear(probe, task, images.images)
     from harmbench.training.process_state import threads
 
     with threads(context.threads):
@@ -76,7 +86,7 @@ _AGE = {
     "level": "core",
     "goal": 0.0,
     "min_n": MIN_N,
-    "needs": ("leakage.age", "probe.age", "raw.test"),
+    "needs": ("leakage.age", "linear.age", "raw.test"),
 }
 _ORDER = (
     tuple("oracle identity site-shift histogram mean-image blur shuffle combat-nocov".split()),
@@ -95,7 +105,7 @@ def _age_leakage(inputs: MetricInputs, rng: np.random.Generator, absolute: bool)
     ratios.
     """
     test, readings = inputs.cohort("raw.test"), inputs.arrays("leakage.age")
-    under_truth = inputs.arrays("probe.age")["predicted"].astype(np.float64)
+    under_truth = own_probe(inputs, "age")["predicted"].astype(np.float64)
     age, rows = test.column("age").astype(np.float64), labeled(test, "age")
     sex = test.column("sex").astype(str)
     change = readings["predicted"] - under_truth  # (draws, seeds, n)
@@ -134,7 +144,7 @@ def _age_leakage(inputs: MetricInputs, rng: np.random.Generator, absolute: bool)
     }
     # In a resample all ages of a small site may be equal.
     overall = np.ma.masked_invalid(replicates).mean(1).filled(np.nan)
-    notes = [underfit_note(inputs.arrays("probe.age")), "" if has_truth else ON_OWN_IMAGES]
+    notes = [underfit_note(own_probe(inputs, "age")), "" if has_truth else ON_OWN_IMAGES]
     return MetricResult(
         replace(
             resampler.estimate(values.mean(), overall, rows),
@@ -151,7 +161,7 @@ def _age_leakage(inputs: MetricInputs, rng: np.random.Generator, absolute: bool)
 @metric(
     label="Age leakage",
     direction="target",
-    wants=("calibration.age",),
+    wants=("calibration.age", "probe.age"),
     expected_order=_ORDER,
     **_AGE,
 )
@@ -170,7 +180,7 @@ def leakage_age(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     label="Age leakage, absolute",
     direction="lower",
     range=(0.0, None),
-    wants=("calibration.age",),
+    wants=("calibration.age", "probe.age"),
     expected_order=_ORDER,
     **_AGE,
 )
@@ -187,12 +197,13 @@ def leakage_age_abs(inputs: MetricInputs, rng: np.random.Generator) -> MetricRes
     goal=0.0,
     range=(-1.0, 1.0),
     min_n=MIN_N,
-    needs=("leakage.sex", "probe.sex", "raw.test"),
+    needs=("leakage.sex", "linear.sex", "raw.test"),
+    wants=("probe.sex",),
     expected_order=_ORDER,
 )
 def leakage_sex(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Mean change of the sex probe's probability of the wrong sex that the method receives."""
-    test, probe = inputs.cohort("raw.test"), inputs.arrays("probe.sex")
+    test, probe = inputs.cohort("raw.test"), own_probe(inputs, "sex")
     classes = [str(name) for name in probe["classes"]]
     swapped = test.participants["sex"].map(placebo.OTHER_SEX).to_numpy()
     rows = np.isin(swapped.astype(str), classes)
@@ -211,6 +222,7 @@ def leakage_sex(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     direction="lower",
     range=(0.0, None),
     unit="years",
+    wants=("probe.age",),
     expected_order=(("oracle", "identity"), ("shuffle", "mean-image")),
     **_AGE,
 )
@@ -220,7 +232,7 @@ def age_mae_placebo(inputs: MetricInputs, rng: np.random.Generator) -> MetricRes
     The target is its error under the true ages. A larger error means that the method had written
     the given age into the image.
     """
-    test, probe = inputs.cohort("raw.test"), inputs.arrays("probe.age")
+    test, probe = inputs.cohort("raw.test"), own_probe(inputs, "age")
     age, rows = test.column("age").astype(np.float64), labeled(test, "age")
     if not rows.any():
         return MetricResult.skipped("no test scan has a known age")
@@ -233,26 +245,29 @@ def age_mae_placebo(inputs: MetricInputs, rng: np.random.Generator) -> MetricRes
 
 
 def _product(name: str, needs: tuple[str, ...], make: Make, summary: str) -> Product:
-    needs = (needs[0], "harmonized.test", *needs[1:])
-    return Product(name, needs, make, min_n=MIN_N, reads=("threads", "device"), summary=summary)
+    task, *others = needs
+    needs = (f"linear.{task}", "harmonized.test", *others)
+    wants = (f"probe.{task}",)
+    reads = ("threads", "device")
+    return Product(name, needs, make, wants, min_n=MIN_N, reads=reads, summary=summary)
 
 
 PRODUCTS = (
     _product(
         "leakage.age",
-        ("probe.age", *AGES),
+        ("age", *AGES),
         make_age_readings,
         "ages in years that the age probe predicts under placebo ages: `placebo`, `predicted`",
     ),
     _product(
         "leakage.sex",
-        ("probe.sex", placebo.BOTH),
+        ("sex", placebo.BOTH),
         make_sex_readings,
         "probabilities of the sex probe under the swapped sex: `predicted`",
     ),
     _product(
         "calibration.age",
-        ("probe.age", "truth.test"),
+        ("age", "truth.test"),
         make_calibration,
         "ages in years that the age probe predicts from the true images: `predicted`",
     ),

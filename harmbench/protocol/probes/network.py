@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from harmbench.progress import Progress
 from harmbench.seeding import seed_from
 from harmbench.training.layers import GroupedConv, GroupedLinear, space_to_depth
-from harmbench.training.loop import TrainConfig, rows_at, train
+from harmbench.training.loop import rows_at, train
 from harmbench.training.process_state import seeded
+from harmbench.training.settings import TrainConfig
 
 GRID = 16
 CHUNK = 256

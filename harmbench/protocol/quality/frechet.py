@@ -32,6 +32,7 @@ from harmbench.protocol.features.sets import (
     REFERENCE_ORDER,
     FeatureSet,
     at_reference_site,
+    everywhere,
     needs,
     read_set,
     too_few,
@@ -160,8 +161,7 @@ def _frechet(
 
 
 def _pooled(inputs: MetricInputs, extractor: str, rng: np.random.Generator) -> MetricResult:
-    ours = read_set(inputs, f"features.{extractor}.test", "harmonized.test")
-    real = read_set(inputs, f"features.{extractor}.real", "raw.real")
+    ours, real = everywhere(inputs, extractor)
     if reason := too_few(real, "real images"):
         return MetricResult.skipped(reason)
     return _frechet(ours, real, rng)

@@ -1,4 +1,4 @@
-"""How well a CNN predicts the site, compared with its accuracy after perfect harmonization."""
+"""How well a probe predicts the site, compared with its accuracy after perfect harmonization."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from numpy.typing import NDArray
 from harmbench.contracts.cohort import Cohort
 from harmbench.contracts.metric import MetricInputs, MetricResult, metric
 from harmbench.contracts.product import Product, ProductContext
+from harmbench.protocol.probes.kinds import MIN_N as MIN_ANY
+from harmbench.protocol.probes.kinds import of_each_kind, probe_note
 from harmbench.protocol.probes.training import (
     MIN_N,
     apply_probe,
     predicted_classes,
+    rounds,
     underfit_note,
 )
 from harmbench.protocol.resampled import Floats, Resampler, balanced_accuracy_of, unweighted
 
+BEST = "best.site"
 CNN = "probe.site"
 ORACLE = f"oracle:{CNN}"
 FLOOR = "floor.site"
@@ -36,7 +40,7 @@ def make_floor(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArr
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 
-    training, test = inputs.cohort("raw.probe"), inputs.cohort("raw.test")
+    test = inputs.cohort("raw.test")
     age = make_pipeline(
         SimpleImputer(strategy="median", keep_empty_features=True),
         SplineTransformer(n_knots=5, knots="quantile", extrapolation="constant"),
@@ -46,8 +50,11 @@ def make_floor(inputs: MetricInputs, context: ProductContext) -> dict[str, NDArr
         make_column_transformer((age, ["age"]), (sex, ["sex"])),
         LogisticRegression(class_weight="balanced", max_iter=1000),
     )
-    model.fit(_covariates(training), training.column("site").astype(str))
-    return {"predicted": model.predict(_covariates(test)).astype(str)}
+    predicted = np.empty(len(test), dtype=object)
+    for training, rows in rounds(inputs, "raw.probe"):
+        model.fit(_covariates(training), training.column("site").astype(str))
+        predicted[rows] = model.predict(_covariates(test).iloc[rows])
+    return {"predicted": predicted.astype(str)}
 
 
 def _covariates(cohort: Cohort) -> pd.DataFrame:
@@ -55,14 +62,14 @@ def _covariates(cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame({"age": cohort.column("age").astype(float), "sex": sex})
 
 
-_DECLARED = {"axis": "site removal", "level": "five", "direction": "target", "min_n": MIN_N}
+_DECLARED = {"axis": "site removal", "level": "five", "direction": "target", "min_n": MIN_ANY}
 
 
 @metric(
     label="Site balanced accuracy",
     range=(0.0, 1.0),
-    needs=(CNN, "raw.test"),
-    wants=(ORACLE, FLOOR),
+    needs=(BEST, "raw.test"),
+    wants=(f"oracle:{BEST}", FLOOR),
     anchors=("identity", "oracle"),
     real_anchors=("identity", "floor:age and sex"),
     margin=0.05,
@@ -70,17 +77,19 @@ _DECLARED = {"axis": "site removal", "level": "five", "direction": "target", "mi
     **_DECLARED,
 )
 def site_bacc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
-    """Balanced accuracy of a CNN that is trained to predict the site from harmonized images.
+    """Balanced accuracy of a probe that is trained to predict the site from harmonized images.
 
-    The target is the oracle's value: if the ages differ between sites, the site is still visible
-    after perfect harmonization. Without an oracle it is the accuracy of age and sex alone.
+    The kind of probe (CNN, linear or trees) is the one that predicts the site best on validation
+    subjects. The target is the oracle's value, with the same choice: if the ages differ between
+    sites, the site is still visible after perfect harmonization. Without an oracle it is the
+    accuracy of age and sex alone.
     """
-    arrays, test = inputs.arrays(CNN), inputs.cohort("raw.test")
+    arrays, test = inputs.arrays(BEST), inputs.cohort("raw.test")
     classes, predicted = arrays["classes"], predicted_classes(arrays)
     resampler = Resampler(test, len(predicted), rng)
     truth, rows = _known_sites(test, classes)
     target, floors = oracle_or_floor(
-        truth, rows, cnn_predictions(inputs, ORACLE), floor_predictions(inputs)
+        truth, rows, predictions(inputs, f"oracle:{BEST}"), floor_predictions(inputs)
     )
     return resampler.result(
         balanced_accuracy_of(truth, predicted),
@@ -89,7 +98,7 @@ def site_bacc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         floors=floors | {"chance": 1 / len(classes)},
         per_scan=recognized(test, truth, predicted),
         arrays={"confusion": _confusion(truth, predicted, classes), "sites": classes},
-        note=underfit_note(arrays),
+        note=probe_note(arrays),
     )
 
 
@@ -97,8 +106,8 @@ def site_bacc(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     label="Site excess",
     goal=0.0,
     range=(-1.0, 1.0),
-    needs=(CNN, "raw.test"),
-    wants=(ORACLE, FLOOR),
+    needs=(BEST, "raw.test"),
+    wants=(f"oracle:{BEST}", FLOOR),
     expected_order=(("oracle",), ("identity",)),
     **_DECLARED,
 )
@@ -107,8 +116,8 @@ def site_excess(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
 
     The interval is that of the paired difference: the method and its target share the resamples.
     """
-    arrays, test = inputs.arrays(CNN), inputs.cohort("raw.test")
-    predicted, reference = predicted_classes(arrays), cnn_predictions(inputs, ORACLE)
+    arrays, test = inputs.arrays(BEST), inputs.cohort("raw.test")
+    predicted, reference = predicted_classes(arrays), predictions(inputs, f"oracle:{BEST}")
     if reference is None:
         reference = floor_predictions(inputs)
     if reference is None:
@@ -123,7 +132,10 @@ def site_excess(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
         paired = target.shape[1] in (1, len(predicted))
         return own(chosen, weights) - (target if paired else target.mean(1, keepdims=True))
 
-    return resampler.result(excess, rows, groups=None, target=0.0, note=underfit_note(arrays))
+    return resampler.result(excess, rows, groups=None, target=0.0, note=probe_note(arrays))
+
+
+site_bacc_cnn, site_bacc_linear, site_bacc_trees = of_each_kind(site_bacc)
 
 
 @metric(
@@ -132,7 +144,7 @@ def site_excess(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     needs=("harmonized.test", f"identity:{CNN}"),
     wants=(IMAGES_OF_ORACLE,),
     expected_order=(("oracle", "shuffle", "mean-image"), ("identity",)),
-    **_DECLARED,
+    **{**_DECLARED, "min_n": MIN_N},
 )
 def site_bacc_frozen(inputs: MetricInputs, rng: np.random.Generator) -> MetricResult:
     """Balanced accuracy of the CNN that was trained on raw images, on harmonized test images.
@@ -166,8 +178,8 @@ def _known_sites(test: Cohort, classes: NDArray) -> tuple[NDArray, NDArray[np.bo
     return truth, np.isin(truth, classes)
 
 
-def cnn_predictions(inputs: MetricInputs, product: str) -> NDArray | None:
-    """Return the sites that the CNNs of a product predict, (seeds, n), None without the product."""
+def predictions(inputs: MetricInputs, product: str) -> NDArray | None:
+    """Return the sites that the probes of a product predict, (seeds, n), None without it."""
     return predicted_classes(inputs.arrays(product)) if product in inputs else None
 
 
