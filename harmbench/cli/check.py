@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +17,6 @@ from harmbench.cli.check_text import WIDTH, text_of
 from harmbench.cli.data_options import as_flags
 from harmbench.config import RunConfig, build_dataset, resolve
 from harmbench.contracts.metric import Axis
-from harmbench.contracts.product import Product
 from harmbench.data.problems import Problem
 from harmbench.data.sheet import DataSheet, make_sheet
 from harmbench.errors import HarmbenchError
@@ -65,7 +64,7 @@ def check(
         sheet = make_sheet(dataset, progress=progress)
     skip_bad = bool(options.get("skip_bad"))
     verdict = verdict_on(sheet.problems, skip_bad)
-    outlook = outlook_of(sheet, config)
+    outlook = outlook_of(sheet, config, dataset.info.has_truth)
     typer.echo(textwrap.fill(answers_of(sheet, dataset.info.has_truth), WIDTH))
     typer.echo("\n".join(text_of(sheet, verdict, outlook)))
     if starts := not blocking(sheet.problems, skip_bad):
@@ -106,14 +105,11 @@ def answers_of(sheet: DataSheet, has_truth: bool) -> str:
     """
     if sheet.split is None:
         return "A run on these data cannot start; what has to be mended stands below."
-    from harmbench.protocol import PRODUCTS
-
-    products = {product.name: product for product in PRODUCTS}
     reasons: dict[str, list[str]] = {}
     for name in registry.names("metric"):
         info = registry.load("metric", name).info
         if info.level != "full":
-            why = _why_not(info.needs, info.min_n, sheet, has_truth, products)
+            why = _why_not(info.needs, info.min_n, sheet, has_truth)
             reasons.setdefault(info.axis, []).append(why)
     if not has_truth and dict(sheet.facts).get("Scanned at several sites") == "0":
         reasons["truth"] = ["needs a known truth or subjects scanned at several sites"]
@@ -127,24 +123,23 @@ def answers_of(sheet: DataSheet, has_truth: bool) -> str:
     return f"{first} It cannot answer: {missing}." if others else first
 
 
-def _why_not(
-    needs: Iterable[str],
-    least: int,
-    sheet: DataSheet,
-    has_truth: bool,
-    products: Mapping[str, Product],
-) -> str:
+def _why_not(needs: Iterable[str], least: int, sheet: DataSheet, has_truth: bool) -> str:
     """Return why something cannot be made from these data, else ""."""
-    if sheet.test_scans < least:
-        return f"needs {least} scored images, there are {sheet.test_scans}"
+    from harmbench.protocol import PRODUCTS
+
+    products = {product.name: product for product in PRODUCTS}
     for need in needs:
         if (need.startswith(("truth.", "oracle:"))) and not has_truth:
             return "needs a known truth"
         made = products.get(need.rpartition(":")[2])
         if made is not None:
-            why = _why_not(made.needs, made.min_n, sheet, has_truth, products)
+            if made.images and not sheet.thumbnails:
+                return "needs images, not a table of features"
+            why = _why_not(made.needs, made.min_n, sheet, has_truth)
             if why:
                 return why
+    if sheet.test_scans < least:
+        return f"needs {least} scored images, there are {sheet.test_scans}"
     return ""
 
 
@@ -169,7 +164,7 @@ def verdict_on(problems: list[Problem], skip_bad: bool) -> str:
     return f"{count}. A run refuses these data; --skip-bad goes on without {those}."
 
 
-def outlook_of(sheet: DataSheet, config: RunConfig) -> list[str]:
+def outlook_of(sheet: DataSheet, config: RunConfig, has_truth: bool) -> list[str]:
     """Say what a run on these data can and cannot compute."""
     if sheet.split is None:
         return []
@@ -179,15 +174,12 @@ def outlook_of(sheet: DataSheet, config: RunConfig) -> list[str]:
         if sheet.split.cross_fitting
         else f"Three parts by subject: {n} images are scored, in the test part."
     ]
-    skipped: dict[int, list[str]] = {}
+    skipped: dict[str, list[str]] = {}
     for name in config.metrics:
-        least = registry.load("metric", name).info.min_n
-        if least > n:
-            skipped.setdefault(least, []).append(name)
-    said += [
-        f"Fewer than {least} scored images, so these metrics are skipped: {', '.join(names)}."
-        for least, names in sorted(skipped.items())
-    ]
+        info = registry.load("metric", name).info
+        if why := _why_not(info.needs, info.min_n, sheet, has_truth):
+            skipped.setdefault(why, []).append(name)
+    said += [f"Skipped ({why}): {', '.join(names)}." for why, names in skipped.items()]
     if sheet.contrast >= STRONG:
         said.append(
             f"Site explains {sheet.contrast:.0%} of the variance of the images' mean intensity: "

@@ -167,7 +167,8 @@ def _product(extractor: Extractor, name: str) -> Product:
         needs=(source,),
         make=make,
         scope="run" if source.startswith("raw.") else "cell",
-        images=extractor == "inception",
+        # Distances to real images are for images; mixing also reads the features of a table.
+        images=extractor == "inception" or name in ("real", "own_site"),
         reads=("threads", "device", *(["inception"] if extractor == "inception" else [])),
         summary=f"`features` (n, {DIMENSIONS[extractor]}) of {description}",
     )
