@@ -99,7 +99,7 @@ def test_a_kind_predicts_the_age_better_than_the_median(toy, kind):
     trivial = np.abs(age - np.median(age)).mean()
     assert arrays["predicted"].shape == (2, len(age))
     assert np.abs(arrays["predicted"] - age).mean() < 0.9 * trivial
-    assert arrays["validation"].shape == (2,)
+    assert len(arrays["validation"]) == (2 if kind == "linear" else 1)
 
 
 def test_the_best_kind_is_that_of_the_validation_subjects():
@@ -128,7 +128,7 @@ def test_the_fingerprint_of_a_renderer_is_seen(toy):
         site_reference_vs_rest(given(toy, **{REFERENCE: arrays}), rng()).overall.value
         for arrays in (clean, marked)
     ]
-    assert values[0] < 0.65
+    assert values[0] < 0.7
     assert values[1] > 0.9
     assert set(marked["classes"]) == {SITE, "rest"}
 
