@@ -64,7 +64,7 @@ def sentence(table: pd.DataFrame) -> str:
                 break
             enough = row.subjects
         said.append(
-            f"{label}: the site is told apart with all numbers of subjects"
+            f"{label}: a site effect remains with all numbers of subjects"
             if enough is None
             else f"{label}: no remaining site effect is detected from {enough} subjects per site on"
         )

@@ -222,6 +222,25 @@ def test_age_that_is_written_into_a_table_leaks(tmp_path: Path) -> None:
     assert found.loc[("combat-nocov", 0), "leakage_age"] == 0
 
 
+def test_a_site_that_is_left_out_is_no_reference(tmp_path: Path) -> None:
+    cohort = table([20, 20, 3])
+    known = cohort.participants.drop(columns=["session_id", "slice"])
+    frame = pd.DataFrame(cohort.images).add_prefix("region")
+    pd.concat([known, frame], axis=1).to_csv(tmp_path / "study.csv", index=False)
+    with pytest.raises(HarmbenchError, match="left out"):
+        hb.run(
+            ["combat"], str(tmp_path / "study.csv"), reference_site="site-2",
+            out=tmp_path / "run", quiet=True,
+        )  # fmt: skip
+
+
+def test_images_that_are_all_alike_have_finite_linear_probes() -> None:
+    cohort = table([20, 20, 20])
+    alike = cohort.with_images(np.zeros_like(cohort.images))
+    arrays = make_kind("linear", "age", pooled(alike), ProductContext())
+    assert all(np.isfinite(arrays[name]).all() for name in ("weights", "bias", "predicted"))
+
+
 WRITER = """
 import numpy as np
 from harmbench import Harmonizer, MethodInfo

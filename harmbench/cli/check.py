@@ -6,6 +6,7 @@ import json
 import shlex
 import textwrap
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from harmbench.cli.check_text import WIDTH, text_of
 from harmbench.cli.data_options import as_flags
 from harmbench.config import RunConfig, build_dataset, resolve
 from harmbench.contracts.metric import Axis
+from harmbench.contracts.product import Product
 from harmbench.data.problems import Problem
 from harmbench.data.sheet import DataSheet, make_sheet
 from harmbench.errors import HarmbenchError
@@ -123,15 +125,19 @@ def answers_of(sheet: DataSheet, has_truth: bool) -> str:
     return f"{first} It cannot answer: {missing}." if others else first
 
 
-def _why_not(needs: Iterable[str], least: int, sheet: DataSheet, has_truth: bool) -> str:
-    """Return why something cannot be made from these data, else ""."""
+@cache
+def _products() -> dict[str, Product]:
     from harmbench.protocol import PRODUCTS
 
-    products = {product.name: product for product in PRODUCTS}
+    return {product.name: product for product in PRODUCTS}
+
+
+def _why_not(needs: Iterable[str], least: int, sheet: DataSheet, has_truth: bool) -> str:
+    """Return why something cannot be made from these data, else ""."""
     for need in needs:
         if (need.startswith(("truth.", "oracle:"))) and not has_truth:
             return "needs a known truth"
-        made = products.get(need.rpartition(":")[2])
+        made = _products().get(need.rpartition(":")[2])
         if made is not None:
             if made.images and not sheet.thumbnails:
                 return "needs images, not a table of features"

@@ -98,6 +98,8 @@ def prepare(folder: RunFolder, config: RunConfig, dataset: Dataset, progress: Pr
             cohort = thinned(cohort, config.subjects, config.data_seed)
         split = make_split(cohort, config.data_seed, folds=config.folds)
     reference = reference_site(config, dataset, cohort)
+    if not split.used[cohort.column("site").astype(str) == reference].any():
+        raise HarmbenchError(f"--reference-site '{reference}': this site is {split.reason}")
     identity["reference_site"] = reference
     folder.begin(identity)
     config = _extend(folder, config)

@@ -125,7 +125,9 @@ def _as_map(probe: Any, classes: NDArray) -> tuple[NDArray[np.float32], NDArray[
     The outputs are years, or logits of `classes`.
     """
     components, model = probe
-    basis = components.components_.T / np.sqrt(components.explained_variance_)
+    # As in scikit-learn's whitening: images that are all alike have no variance.
+    scale = np.maximum(np.sqrt(components.explained_variance_), np.finfo(np.float64).eps)
+    basis = components.components_.T / scale
     coefficients = np.atleast_2d(model.coef_).T
     weights, bias = basis @ coefficients, np.atleast_1d(model.intercept_)
     bias = bias - components.mean_ @ weights
